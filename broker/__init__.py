@@ -1,0 +1,3 @@
+"""The trusted-publishing broker."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,190 @@
+"""Puts the parts together; the one module that knows them all.
+
+`create_app()` is what `uvicorn --factory` calls in each worker. Clients, state and background work live as long as the
+application's lifespan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
+
+from broker import __version__, logs, settings
+from broker.exchange import Exchange
+from broker.gateway import Gateway
+from broker.gateway.registry import Registry
+from broker.keys import IssuerKeys
+from broker.minting import Minter, SigningKey, SigningKeys
+from broker.policy.files import load as load_policies
+from broker.policy.model import Policies
+from broker.settings import Settings, SettingsError
+from broker.state import State
+from broker.state.opening import open_state
+from broker.web import operations, publishing, uploads
+from broker.web.answers import Attempts, refuse_unrouted
+
+USER_AGENT = f"trusted-publishing-broker/{__version__}"
+
+
+def create_app(
+    given: Settings | None = None,
+    *,
+    clock: Callable[[], float] = time.time,
+    issuers: httpx.AsyncBaseTransport | None = None,
+) -> Starlette:
+    """The broker as an ASGI application.
+
+    Args:
+        given: The settings; read from the environment when None.
+        clock: Epoch seconds.
+        issuers: How issuers are reached; the network when None.
+
+    Raises:
+        SettingsError, PolicyErrors: something it is to work with is wrong; nothing was started.
+    """
+    chosen = given or settings.load()
+    logs.configure(chosen.log_level)
+    policies = load_policies(chosen.policies, allow_loopback_issuers=chosen.allow_loopback_issuers)
+    parts = _Parts(chosen, policies, read_signing_keys(chosen.signing_keys), clock, issuers)
+    app = Starlette(
+        routes=parts.routes,
+        lifespan=parts.lifespan,
+        middleware=[Middleware(Attempts, clock=clock)],
+        exception_handlers={HTTPException: refuse_unrouted},
+    )
+    # A redirect loses the body with some clients: each path that is served is named.
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Parts:
+    """What the application is made of, and its life."""
+
+    def __init__(
+        self,
+        chosen: Settings,
+        policies: Policies,
+        signing: SigningKeys,
+        clock: Callable[[], float],
+        issuers: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        self.chosen = chosen
+        self.policies = policies
+        self.state = _open_state(chosen)
+        self.issuers_client = _client(httpx.Timeout(5.0), issuers)
+        self.registry_client = _client(httpx.Timeout(chosen.registry_timeout_seconds, connect=5.0, pool=30.0))
+        self.keys = IssuerKeys(self.issuers_client, self.state, clock)
+        minter = Minter(keys=signing, issuer=chosen.public_url, audience=chosen.upload_url, prefix=chosen.token_prefix)
+        self.exchange = Exchange(
+            audience=chosen.audience,
+            exchanges_per_minute=chosen.exchanges_per_minute,
+            policies=lambda: self.policies,
+            keys=self.keys,
+            minter=minter,
+            state=self.state,
+            clock=clock,
+            publish_record=logs.attempt,
+        )
+        self.gateway = Gateway(
+            policies=lambda: self.policies,
+            minter=minter,
+            state=self.state,
+            registry=Registry(
+                url=chosen.registry_url,
+                username=chosen.registry_username,
+                password=chosen.registry_password,
+                client=self.registry_client,
+            ),
+            spool=chosen.spool or Path(tempfile.gettempdir()),
+            upload_limit_bytes=chosen.upload_limit_bytes,
+            clock=clock,
+            publish_record=logs.attempt,
+        )
+        self.routes: list[BaseRoute] = [
+            *publishing.routes(self.exchange, chosen.upload_path),
+            *uploads.routes(self.gateway, chosen.upload_path),
+            *operations.routes(self.exchange),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Keeps issuers' keys fresh while the application lives; then closes what it opened."""
+        if self.chosen.public_url.startswith("http:"):
+            logs.logger().warning(
+                "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
+            )
+        if self.chosen.allow_loopback_issuers:
+            logs.logger().warning("loopback issuers are allowed: never so in production")
+        fresh = asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.issuers))
+        try:
+            yield
+        finally:
+            fresh.cancel()
+            await asyncio.gather(fresh, return_exceptions=True)
+            await self.keys.close()
+            await self.issuers_client.aclose()
+            await self.registry_client.aclose()
+            await self.state.close()
+
+
+def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+    # No proxy and no .netrc from the environment; certificates from the system's store, or SSL_CERT_FILE.
+    return httpx.AsyncClient(
+        timeout=timeout,
+        transport=transport,
+        verify=ssl.create_default_context(),
+        trust_env=False,
+        follow_redirects=False,
+        headers={"User-Agent": USER_AGENT},
+    )
+
+
+def _open_state(chosen: Settings) -> State:
+    try:
+        return open_state(chosen.state_address(), retention_days=chosen.audit_days)
+    except ValueError as error:
+        raise SettingsError(f"BROKER_STATE_URL: {error}.") from error
+
+
+def signing_key_files(path: Path) -> list[Path]:
+    """A PEM file, or the `*.pem` of a folder in the order of their names: the last one signs.
+
+    Raises:
+        SettingsError: the folder has none.
+    """
+    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+    if not files:
+        raise SettingsError(f"BROKER_SIGNING_KEYS: {path} has no *.pem file. Make one with: broker keys new {path}")
+    return files
+
+
+def read_signing_keys(path: Path) -> SigningKeys:
+    """The keys of `signing_key_files`.
+
+    Raises:
+        SettingsError: a file cannot be read, holds no Ed25519 key, or there is none.
+    """
+    keys = []
+    for file in signing_key_files(path):
+        try:
+            keys.append(SigningKey.parse(file.read_bytes()))
+        except OSError as error:
+            raise SettingsError(
+                f"BROKER_SIGNING_KEYS: {file} cannot be read ({error.strerror}). Make one with: broker keys new {file}"
+            ) from error
+        except ValueError as error:
+            raise SettingsError(
+                f"BROKER_SIGNING_KEYS: {file}: {error}. Make one with: broker keys new FILE.pem"
+            ) from error
+    return SigningKeys(keys=tuple(keys))

@@ -1,0 +1,130 @@
+"""One record an attempt: who asked, what was known by then, what was decided and why. Never a credential.
+
+`Attempt` is the one mutable value of an exchange or upload: a notebook, so that a refusal keeps what was known when it
+was made. `Record` is what is stored of it. The format is versioned by `RECORD_VERSION`; fields are only ever added.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from broker.policy.matching import Considered, Grant
+from broker.providers import Identity
+from broker.refusals import Refusal
+
+RECORD_VERSION: Final = 1
+
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+_FIRST_NO: Final = 300
+"""The broker may allow an upload that the registry then refuses: a file of that name is there already, most often."""
+
+MOST_CONSIDERED: Final = 20
+"""Publishers that a record lists; with more in one repository, the first ones stand for all."""
+
+
+def new_attempt_id(now: float) -> str:
+    """A name for an attempt that sorts by time and cannot be guessed, such as '019aa1c2f3d4-8f2c61d0a9'."""
+    return f"{int(now * 1000):012x}-{secrets.token_hex(5)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is kept of an attempt."""
+
+    attempt: str
+    at: float
+    """Epoch seconds."""
+    organization: str
+    """The organization whose record this is; empty where none was found."""
+    body: str
+    """The whole record, as one line of JSON (ASCII)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """A notebook of one attempt. Every field but the first three is filled in when it becomes known."""
+
+    kind: Literal["mint", "upload", "revocation"]
+    id: str
+    started_at: float
+
+    generation: str = ""
+    """Of the policies that decided."""
+    issuer: str = ""
+    """The configured issuer's name; before one is found, the URL that the token claims."""
+    identity: Identity | None = None
+    considered: tuple[Considered, ...] = ()
+    publishers: tuple[str, ...] = ()
+    """Ids of those that earned the upload token; of a mint, the grant's."""
+    grant: Grant | None = None
+    token_id: str = ""
+    """`jti` of the upload token that was minted, used or revoked."""
+    expires_at: int = 0
+    """Of that token, epoch seconds."""
+    repeated: bool = False
+    """The same upload token was given again for the same identity token."""
+    project: str = ""
+    version: str = ""
+    filename: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    registry_status: int = 0
+    """What the registry answered; 0 where it was not asked, or did not answer."""
+    refusal: Refusal | None = field(default=None)
+
+    def record(self) -> Record:
+        """What is kept."""
+        return Record(
+            attempt=self.id,
+            at=self.started_at,
+            organization=self._organization(),
+            body=_ENCODE(self._fields()),
+        )
+
+    def _organization(self) -> str:
+        if self.grant is not None:
+            return self.grant.organizations[0]
+        if self.publishers:
+            return self.publishers[0].split("/")[0]
+        return self.considered[0].publisher.organization if self.considered else ""
+
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {
+            "version": RECORD_VERSION,
+            "attempt": self.id,
+            "at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
+            "kind": self.kind,
+            "decision": "refused" if self.refusal else "allowed",
+            "organization": self._organization(),
+            "generation": self.generation,
+            "issuer": self.issuer,
+        }
+        if self.refusal is not None:
+            fields |= {"code": self.refusal.code, "detail": self.refusal.detail}
+            if self.refusal.expected:
+                fields["expected"] = self.refusal.expected
+        if self.identity is not None:
+            fields["identity"] = self.identity.as_claims()
+        if self.considered and (self.refusal is not None or len(self.considered) > 1):
+            fields["considered"] = [str(one) for one in self.considered[:MOST_CONSIDERED]]
+        if self.publishers:
+            fields["publishers"] = list(self.publishers)
+        if self.grant is not None:
+            fields |= {
+                "publishers": [publisher.id for publisher in self.grant.publishers],
+                "members": list(self.grant.members),
+                "projects": sorted(map(str, self.grant.projects)),
+            }
+        for name in ("token_id", "expires_at", "repeated", "project", "filename", "sha256", "size_bytes"):
+            if value := getattr(self, name):
+                fields[name] = value
+        if self.version:
+            fields["release"] = self.version
+        if self.registry_status:
+            fields |= {"registry_status": self.registry_status, "stored": self.registry_status < _FIRST_NO}
+        return fields

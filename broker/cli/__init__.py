@@ -1,0 +1,29 @@
+"""The `broker` command: a file a verb. Each file registers its parser; `run(args)` gives the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from broker import __version__
+from broker.cli import audit, check, keys, playground, serve
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; 0 is success, 1 a refusal that was explained, 2 wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="broker",
+        description="Trusted publishing for any private Python package index.",
+        epilog="Start with `broker playground --demo`. Settings: docs/reference/settings.md.",
+    )
+    parser.add_argument("--version", action="version", version=f"broker {__version__}")
+    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    for verb in (serve, check, keys, audit, playground):
+        verb.register(verbs)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130

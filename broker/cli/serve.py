@@ -1,0 +1,143 @@
+"""`broker serve`: the broker itself, by uvicorn."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import os
+import socket
+import sys
+from typing import Final
+
+import uvicorn
+from starlette.applications import Starlette
+
+from broker import settings
+from broker.app import create_app
+from broker.policy.errors import PolicyErrors
+from broker.refusals import StateUnavailable
+from broker.settings import PREFIX, Settings, SettingsError
+from broker.state.opening import open_state, sqlite_file
+from broker.web.protocol import BoundedProtocol
+
+MISTAKES_ON_A_SCREEN: Final = 8
+
+COLLECT_AFTER: Final = 5000
+"""Objects that can be in cycles, made and not freed since the last look: what some hundred requests under way have."""
+
+FLAGS = ("policies", "state_url", "host", "port", "workers")
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = verbs.add_parser(
+        "serve",
+        help="serve the broker",
+        description="Serves the broker. BROKER_* settings come from the environment or an env file; flags override.",
+        epilog="Every setting: docs/reference/settings.md. A wrong setting or policy is explained, and nothing starts.",
+    )
+    parser.add_argument("--policies", metavar="DIR", help="the folder of policies (BROKER_POLICIES)")
+    parser.add_argument("--state", dest="state_url", metavar="URL", help="where state is kept (BROKER_STATE_URL)")
+    parser.add_argument("--host", help="the address to listen on (BROKER_HOST)")
+    parser.add_argument("--port", help="the port to listen on (BROKER_PORT)")
+    parser.add_argument("--workers", help="worker processes (BROKER_WORKERS)")
+    parser.add_argument("--env-file", metavar="FILE", help="read BROKER_* settings from this file too")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks all that can be wrong in this process, then serves until a signal ends it."""
+    # Worker processes are new interpreters and read the environment: so flags become part of it.
+    for name in FLAGS:
+        if (value := getattr(args, name)) is not None:
+            os.environ[PREFIX + name.upper()] = value
+    if args.env_file is not None:
+        os.environ[settings.ENV_FILE] = args.env_file
+    try:
+        chosen = settings.load()
+        app = create_app(chosen)
+        _check_address(chosen)
+        asyncio.run(_check_file(chosen))
+    except SettingsError as error:
+        return _not_started(str(error))
+    except PolicyErrors as errors:
+        return _not_started(errors.explained(most=MISTAKES_ON_A_SCREEN))
+    server = {
+        "host": chosen.host,
+        "port": chosen.port,
+        "ssl_certfile": chosen.tls_certificate,
+        "ssl_keyfile": chosen.tls_key,
+        "http": BoundedProtocol,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # nothing is decided, or recorded, by a caller's address
+        "timeout_graceful_shutdown": 60,
+    }
+    return _serve(app, chosen, server)
+
+
+def _check_address(chosen: Settings) -> None:
+    """Listens for a moment, for uvicorn would fail late, and say so in its own words."""
+    try:
+        ((family, *_, address), *_) = socket.getaddrinfo(chosen.host, chosen.port, type=socket.SOCK_STREAM)
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(1)
+    except OSError as error:
+        where = f"BROKER_HOST and BROKER_PORT: {chosen.host} port {chosen.port}"
+        raise SettingsError(
+            f"{where} cannot be listened on ({error.strerror}). Choose another, or end what listens there."
+        ) from error
+
+
+async def _check_file(chosen: Settings) -> None:
+    """Writes to a state that is a file. A Redis that is down may come back; a wrong path does not mend itself."""
+    url = chosen.state_address()
+    if not url.startswith("sqlite:"):
+        return
+    state = open_state(url, retention_days=chosen.audit_days)
+    try:
+        await state.ping()
+    except StateUnavailable as refusal:
+        raise SettingsError(
+            f"BROKER_STATE_URL: {sqlite_file(url)} cannot be written ({refusal.__cause__ or refusal.detail}). Name a "
+            "file of the broker's own, in a folder that is there and that its user may write to."
+        ) from refusal
+    finally:
+        await state.close()
+
+
+def _not_started(why: str) -> int:
+    print(f"broker serve: not started.\n\n{why}", file=sys.stderr)
+    return 1
+
+
+def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
+    if chosen.workers == 1:
+        _calm_collector()
+        uvicorn.run(app, **server)  # type: ignore[arg-type]  # keywords as uvicorn names them
+    else:
+        uvicorn.run("broker.cli.serve:worker", factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
+    return 0
+
+
+def worker() -> Starlette:
+    """What each of several worker processes serves."""
+    app = create_app()
+    _calm_collector()
+    return app
+
+
+def _calm_collector() -> None:
+    """Tells the garbage collector what stays, and to look less often for what does not.
+
+    An exchange that waits for state outlives a young generation, so by its own measure the collector went through all
+    modules and policies again and again: a tenth of an exchange's time. What is not part of a cycle never waits for it.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)

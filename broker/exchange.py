@@ -1,0 +1,241 @@
+"""The story of a mint: an identity token in, an upload token out, and exactly one audit record. Read this first.
+
+The order is the contract (design §3); the first step that fails refuses, with its code. Replay comes last and is
+atomic with the rate limit, the first-use pins and the record: a refused or failed exchange does not use a token up, and
+without a record no token is answered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from broker import refusals, tokens
+from broker.audit import Attempt, Record
+from broker.keys import IssuerKeys
+from broker.minting import MintedToken, Minter
+from broker.policy import matching
+from broker.policy.model import Issuer, Policies
+from broker.providers import Identity
+from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State
+from broker.tokens import Claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exchange:
+    """Trades identity tokens for upload tokens."""
+
+    audience: str
+    """What identity tokens must carry in `aud`."""
+    exchanges_per_minute: int
+    """For one source (repository, project, service account)."""
+    policies: Callable[[], Policies]
+    """The policies in force; read once for each attempt."""
+    keys: IssuerKeys
+    minter: Minter
+    state: State
+    clock: Callable[[], float]
+    publish_record: Callable[[Record], None]
+    """Tells the log of a record that was stored."""
+
+    async def mint(self, body: Awaitable[bytes], attempt_id: str) -> MintedToken:
+        """Decides one exchange, and records it.
+
+        Args:
+            body: The request's, still to be read: what goes wrong there is part of the attempt.
+
+        Raises:
+            Refusal: with its record written; or StateUnavailable, when it could not be.
+        """
+        attempt = Attempt(kind="mint", id=attempt_id, started_at=self.clock())
+        try:
+            return await self._decide(body, attempt)
+        except refusals.Refusal as refusal:
+            attempt.refusal = refusal
+            await self._record(attempt)
+            raise
+
+    async def burn(self, text: str, attempt_id: str) -> None:
+        """Revokes an upload token. Blind: what is no token of ours changes nothing, and the caller does not learn so.
+
+        Raises:
+            StateUnavailable: the revocation could not be kept. Clients repeat the call then.
+        """
+        attempt = Attempt(kind="revocation", id=attempt_id, started_at=self.clock())
+        try:
+            token = self.minter.read(text, attempt.started_at)
+        except refusals.Refusal:
+            return
+        attempt.generation, attempt.issuer, attempt.identity = (
+            self.policies().generation,
+            token.identity.issuer,
+            token.identity,
+        )
+        attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
+        record = attempt.record()
+        await self.state.revoke(token.id, token.expires_at, record)
+        self.publish_record(record)
+
+    async def _decide(self, body: Awaitable[bytes], attempt: Attempt) -> MintedToken:
+        text = read_request(await body)
+        # Read now and not before: the caller decides how long a body takes, and at the moment it began, a token that
+        # was spent and forgotten since, or found later, is still good.
+        now, policies = self.clock(), self.policies()
+        attempt.generation = policies.generation
+        unverified = tokens.peek(text)
+        attempt.issuer = unverified.issuer[: tokens.LONGEST_CLAIM]
+        issuer = find_issuer(policies, unverified.issuer)
+        attempt.issuer = issuer.name
+        key = await self.keys.find(issuer, unverified.key_id)
+        claims = tokens.verify(
+            unverified,
+            key,
+            issuer=issuer.url,
+            audience=self.audience,
+            algorithms=issuer.algorithms,
+            longest_seconds=issuer.longest_token_seconds,
+            now=now,
+        )
+        attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
+        grant = await asks(policies, identity, self.state, attempt, now=now)
+        minted = self.minter.mint(
+            grant, identity, issuer.provider.name, now=now, lifetime_seconds=policies.default_lifetime_seconds
+        )
+        attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
+        return await self._settle(attempt, issuer, identity, claims, minted, now=now)
+
+    async def _settle(
+        self, attempt: Attempt, issuer: Issuer, identity: Identity, claims: Claims, minted: MintedToken, *, now: float
+    ) -> MintedToken:
+        record = attempt.record()
+        outcome = await self.state.settle(
+            Settlement(
+                now=now,
+                limits=(self._limit(issuer, identity),),
+                spend=f"{issuer.url} {claims.fingerprint}",
+                spend_until=claims.replayable_until,
+                receipt=minted.receipt,
+                pins=_first_uses(attempt, identity),
+                record=record,
+            )
+        )
+        match outcome:
+            case Settled():
+                self.publish_record(record)
+                return minted
+            case Spent(receipt=receipt):
+                return await self._again(attempt, issuer, receipt, now)
+            case OverLimit(retry_after_seconds=seconds):
+                attempt.token_id, attempt.expires_at = "", 0
+                raise refusals.RateLimited(retry_after_seconds=seconds)
+            case taken:
+                pin = taken.pin
+                attempt.token_id, attempt.expires_at = "", 0
+                raise refusals.IdentityChanged(f"the publisher {pin.publisher!r} was first used by another {pin.field}")
+
+    async def _again(self, attempt: Attempt, issuer: Issuer, receipt: str, now: float) -> MintedToken:
+        """A second exchange of one identity token: refused, or the very same upload token, never another."""
+        attempt.token_id, attempt.expires_at = "", 0
+        if issuer.replay == "strict" or not receipt:  # whose record is older than the retention
+            raise refusals.ReplayedToken
+        minted = self.minter.repeat(receipt, now)
+        attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
+        if await self.state.is_revoked(minted.id):
+            raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
+        await self._record(attempt)
+        return minted
+
+    def _limit(self, issuer: Issuer, identity: Identity) -> Limit:
+        source = getattr(identity, identity.source)
+        return Limit(key=f"mint {issuer.url} {source}", burst=self.exchanges_per_minute, per_seconds=60)
+
+    async def _record(self, attempt: Attempt) -> None:
+        record = attempt.record()
+        await self.state.append(record)
+        self.publish_record(record)
+
+
+def read_request(body: bytes) -> str:
+    """The identity token of a mint request, whatever its Content-Type.
+
+    Raises:
+        MalformedRequest: the body is no JSON object with a string `token`.
+        UnsupportedFeature: it asks for a feature of PEP 807 that is not offered.
+    """
+    request = parse_request(body)
+    features = request.get("features", [])
+    if not isinstance(features, list) or any(feature not in FEATURES for feature in features):
+        raise refusals.UnsupportedFeature
+    return str(request["token"])
+
+
+def parse_request(body: bytes) -> dict[str, Any]:
+    """A request to mint or to burn: an object with a string `token`.
+
+    Raises:
+        MalformedRequest: it is none.
+    """
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise refusals.MalformedRequest("the body is not JSON") from error
+    if not isinstance(request, dict) or not isinstance(request.get("token"), str):
+        raise refusals.MalformedRequest
+    return request
+
+
+FEATURES = ("multi-use-token",)
+"""Of PEP 807, what discovery offers."""
+
+
+def find_issuer(policies: Policies, url: str) -> Issuer:
+    """The configured issuer of that URL.
+
+    Raises:
+        UnknownIssuer, IssuerDisabled
+    """
+    issuer = policies.issuer_by_url.get(url)
+    if issuer is None:
+        raise refusals.UnknownIssuer(f"the issuer {url[:200]!r} is none that this index trusts")
+    if issuer.disabled:
+        raise refusals.IssuerDisabled(f"the issuer {issuer.name!r} is switched off")
+    return issuer
+
+
+async def asks(
+    policies: Policies,
+    identity: Identity,
+    state: State,
+    attempt: Attempt,
+    *,
+    now: float,
+    publishers: tuple[str, ...] | None = None,
+) -> matching.Grant:
+    """Asks both gates, at the mint and again at the upload, and notes what they said.
+
+    State is read only where a publisher of that name pins on first use.
+
+    Args:
+        publishers: Only these count (ids); None for all.
+
+    Raises:
+        Those of `matching.grant`.
+    """
+    found = matching.candidates(policies, identity)
+    if publishers is not None:
+        found = tuple(one for one in found if one.id in publishers)
+    pinned = matching.pinned_on_first_use(found)
+    attempt.considered = matching.consider(found, identity, await state.pins(pinned) if pinned else {})
+    attempt.grant = matching.grant(policies, identity, attempt.considered, now)
+    return attempt.grant
+
+
+def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:
+    publishers = attempt.grant.publishers if attempt.grant else ()
+    return tuple(
+        Pin(publisher=publisher.id, field=field, value=value)
+        for publisher in publishers
+        for field, value in publisher.trust.pins_of(identity).items()
+    )

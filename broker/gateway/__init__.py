@@ -1,0 +1,166 @@
+"""The story of an upload: spooled, checked, then sent on with the registry's own credential. Never streamed through.
+
+The order is the contract (design §7). Who may upload is decided before the body is read, with the same two gates as at
+the mint, and asked once more before the file is sent on: whoever left meanwhile uploads nothing. Nothing reaches the
+registry, and no space stays taken, when a client vanishes at any byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from broker import refusals
+from broker.audit import Attempt, Record
+from broker.exchange import asks
+from broker.gateway.form import Limits, read_form
+from broker.gateway.package import check
+from broker.gateway.registry import Answer, Registry
+from broker.minting import Minter, UploadToken
+from broker.patterns import Projects, intersect, normalise
+from broker.policy.model import Policies
+from broker.state import LONGEST_UPLOAD_SECONDS, State
+
+USER: Final = "__token__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """One request to the upload route."""
+
+    authorization: str | None = field(repr=False)
+    content_type: str
+    content_length: int | None
+    """None where the client did not say, or said nonsense."""
+    encoded: bool
+    """The body is compressed, or chunked."""
+    body: AsyncIterator[bytes] = field(repr=False)
+    """Raises TruncatedUpload when the client goes away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """Guards one registry."""
+
+    policies: Callable[[], Policies]
+    minter: Minter
+    state: State
+    registry: Registry
+    spool: Path
+    upload_limit_bytes: int
+    clock: Callable[[], float]
+    publish_record: Callable[[Record], None]
+
+    async def publish(self, upload: Upload, attempt_id: str) -> Answer:
+        """Decides one upload, sends it on, and records it.
+
+        Raises:
+            Refusal: with its record written; or StateUnavailable, when it could not be.
+        """
+        attempt = Attempt(kind="upload", id=attempt_id, started_at=self.clock())
+        try:
+            answer = await self._decide(upload, attempt)
+        except refusals.Refusal as refusal:
+            attempt.refusal = refusal
+            await self._record(attempt)
+            raise
+        try:
+            await self._record(attempt)
+        except refusals.StateUnavailable:
+            # The registry has the file. What cannot be stored of that is at least in the log.
+            self.publish_record(attempt.record())
+            raise
+        return answer
+
+    async def _decide(self, upload: Upload, attempt: Attempt) -> Answer:
+        self._check_envelope(upload)
+        token = self.minter.read(credential(upload.authorization), attempt.started_at)
+        scope = await self._scope(token, attempt)
+
+        def on_field(name: str, value: str) -> None:
+            if name == ":action" and value != "file_upload":
+                raise refusals.WrongAction(f"':action' is {value[:40]!r}, and only 'file_upload' passes")
+            if name == "name":
+                _check_scope(scope, value)
+
+        async with read_form(
+            upload.body,
+            content_type=upload.content_type,
+            content_length=upload.content_length,
+            limits=Limits(total_bytes=self.upload_limit_bytes),
+            spool=self.spool,
+            on_field=on_field,
+        ) as form:
+            package = await asyncio.to_thread(check, form)
+            attempt.project, attempt.version, attempt.filename = package.project, package.version, package.filename
+            attempt.sha256, attempt.size_bytes = package.sha256, package.size_bytes
+            # Asked again: a slow body takes long enough for somebody to be removed, or the token to be revoked.
+            _check_scope(await self._scope(token, attempt), package.project)
+            answer = await self.registry.send(form, package)
+            attempt.registry_status = answer.status
+        return answer
+
+    def _check_envelope(self, upload: Upload) -> None:
+        if upload.encoded or upload.content_length is None:
+            raise refusals.UnsupportedEncoding
+        if upload.content_length > self.upload_limit_bytes:
+            raise refusals.RequestTooLarge(f"an upload may have {self.upload_limit_bytes} bytes")
+
+    async def _scope(self, token: UploadToken, attempt: Attempt) -> frozenset[Projects]:
+        """What the token covers at this moment: what it was minted for, and both gates still give.
+
+        Raises:
+            ExpiredUploadToken: the upload was begun in time, and took too long since.
+            RevokedToken, IssuerDisabled; and those of `matching.grant`.
+        """
+        attempt.issuer, attempt.identity = token.identity.issuer, token.identity
+        attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
+        policies, now = self.policies(), self.clock()
+        attempt.generation = policies.generation
+        if now >= token.expires_at + LONGEST_UPLOAD_SECONDS:  # from here on, a revocation of it may be forgotten
+            raise refusals.ExpiredUploadToken("the upload went on for too long after its token expired")
+        if await self.state.is_revoked(token.id):
+            raise refusals.RevokedToken
+        issuer = policies.issuers.get(token.identity.issuer)
+        if issuer is None or issuer.disabled:
+            raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
+        grant = await asks(policies, token.identity, self.state, attempt, now=now, publishers=token.publishers)
+        return intersect(token.projects, grant.projects)
+
+    async def _record(self, attempt: Attempt) -> None:
+        record = attempt.record()
+        await self.state.append(record)
+        self.publish_record(record)
+
+
+def credential(authorization: str | None) -> str:
+    """The password of Basic credentials for `__token__`.
+
+    Raises:
+        NoCredentials: there is no Authorization header.
+        InvalidUploadToken: there is one, but of another scheme, form or user.
+    """
+    if authorization is None:
+        raise refusals.NoCredentials
+    scheme, _, encoded = authorization.partition(" ")
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, ValueError) as error:
+        raise refusals.InvalidUploadToken("the Authorization header holds no Basic credentials") from error
+    if scheme.lower() != "basic" or not colon or user != USER:
+        raise refusals.InvalidUploadToken(f"the user name must be {USER!r}, and the password an upload token")
+    return password
+
+
+def _check_scope(scope: frozenset[Projects], name: str) -> None:
+    try:
+        project = normalise(name)
+    except ValueError as error:
+        raise refusals.ProjectNotGranted(f"{name[:100]!r} is no project's name") from error
+    if not any(pattern.covers(project) for pattern in scope):
+        raise refusals.ProjectNotGranted(f"the upload token does not cover {project[:100]!r}")

@@ -1,0 +1,197 @@
+"""Sends an upload on to the registry: written anew from its parsed parts, with the credential only the broker has.
+
+Laws:
+
+- nothing of the client's request passes but the parsed fields and the spooled file: fresh boundary, exact length;
+- no redirect is followed and no proxy taken from the environment: either would hand credential and file to another;
+- the registry's answer is text of a bounded size, whatever it says it is; and it never contains the credential;
+- a 401 or 403 is about *our* credential (registry-credential); no answer, or none that HTTP knows, is
+  registry-unavailable. Both are 502, never the client's fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import html
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from broker import refusals
+from broker.gateway.form import Form
+from broker.gateway.package import Package
+
+LONGEST_ANSWER: Final = 16 * 1024
+"""Bytes of a registry's answer that are relayed. What follows is not read; the connection is closed."""
+
+ANSWER_SECONDS: Final = 30.0
+"""For the answer's body, once its status is known."""
+
+_BEYOND: Final = 8 * 1024
+"""Bytes that are read after those, and searched for our credential only: one that stands across the cut, where whoever
+knows how long the answer gets can put it, would be shown but for its end."""
+
+SECOND_OPINION_SECONDS: Final = 5.0
+
+_CHUNK = 1 << 18
+"""Bytes that are read and sent in one go: a thread's hand-over hardly shows, and few are in memory for each upload."""
+
+_UNAUTHORISED = frozenset({401, 403})
+
+_ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
+"""How names are quoted in a form. Source: HTML Living Standard, "Multipart form data". The grammar of `parts.py` lets
+none of the three in; this makes it no matter."""
+
+
+_TAGS = re.compile(r"<(?:script|style|title)\b[^<]*|<[^<>]*>?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the registry said: 2xx, 4xx but 401 and 403, or 5xx, and plain text."""
+
+    status: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """The registry behind the broker."""
+
+    url: str
+    """Its upload URL."""
+    username: str
+    password: SecretStr
+    client: httpx.AsyncClient = field(repr=False)
+    """Its timeouts bound how long the registry may be silent; it must not read the environment."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the client would take a proxy or a credential from the environment."""
+        if self.client.trust_env:
+            raise ValueError("the registry's client must not trust the environment")
+
+    async def send(self, form: Form, package: Package) -> Answer:
+        """Sends the file and the fields, and gives the registry's answer.
+
+        The User-Agent is ours, and says nothing of twine: to it, pypiserver answers 400 instead of 409 for a file that
+        exists, and a 400 could be anything.
+
+        Raises:
+            RegistryCredential: the registry refused our credential.
+            RegistryUnavailable: it did not answer, or redirected. It may have stored the file.
+        """
+        boundary = secrets.token_hex(24)  # made after the file was read, so that it cannot stand in it but by 2 ** -192
+        opening, closing = _encode(form, package, boundary)
+        request = self.client.build_request(
+            "POST",
+            self.url,
+            content=_body(opening, form, closing),
+            headers={
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(opening) + package.size_bytes + len(closing)),
+                "Accept": "text/plain, */*;q=0.5",
+                "Accept-Encoding": "identity",
+                # An upload is rare and large. An idle connection that the registry is just closing would fail it.
+                "Connection": "close",
+            },
+        )
+        try:
+            response = await self.client.send(request, stream=True, auth=self._credential(), follow_redirects=False)
+        except httpx.ConnectError as error:
+            raise refusals.RegistryUnavailable("the registry cannot be reached") from error
+        except (httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadTimeout) as error:
+            raise refusals.RegistryUnavailable("the registry did not answer in time") from error
+        except httpx.RequestError as error:
+            if await self._refuses_us():
+                raise refusals.RegistryCredential from error
+            raise refusals.RegistryUnavailable("the registry broke the connection off, or took no more") from error
+        try:
+            return await self._read(response)
+        finally:
+            await response.aclose()
+
+    async def _refuses_us(self) -> bool:
+        """Whether the registry, having broken an upload off, did so for our credential.
+
+        One that judges the credential first may answer and close before the file is through; the system then drops the
+        answer with the connection. So it is asked again, with nothing to upload, and its answer cannot be lost.
+        """
+        try:
+            async with (
+                asyncio.timeout(SECOND_OPINION_SECONDS),
+                self.client.stream("POST", self.url, auth=self._credential(), follow_redirects=False) as response,
+            ):
+                return response.status_code in _UNAUTHORISED
+        except (httpx.RequestError, TimeoutError):
+            return False
+
+    def _credential(self) -> tuple[str, str]:
+        return self.username, self.password.get_secret_value()
+
+    async def _read(self, response: httpx.Response) -> Answer:
+        status = response.status_code
+        if status in _UNAUTHORISED:
+            raise refusals.RegistryCredential
+        if not (response.is_success or response.is_error):
+            raise refusals.RegistryUnavailable(
+                f"the registry answered with status {status}, which is no answer to an upload"
+            )
+        raw = bytearray()
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                async for chunk in response.aiter_raw():
+                    raw += chunk
+                    if len(raw) > LONGEST_ANSWER + _BEYOND:
+                        break
+        except (httpx.RequestError, TimeoutError):
+            pass  # The status is the decision, and stands; only the words to it are cut short.
+        return Answer(status=status, text=self._readable(response, bytes(raw[: LONGEST_ANSWER + _BEYOND])))
+
+    def _readable(self, response: httpx.Response, raw: bytes) -> str:
+        """Text that can be shown in a CI log."""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            return ""
+        is_page = response.headers.get("content-type", "").startswith("text/html")
+        read, text = (part.decode("utf-8", "replace") for part in (raw, raw[:LONGEST_ANSWER]))
+        password = self.password.get_secret_value()
+        credential = base64.b64encode(f"{self.username}:{password}".encode()).decode()
+        for told in (read, _text_of(read)) if is_page else (read,):
+            if (password and password in told) or credential in told:
+                return ""  # a registry's debug page that shows the request back
+        text = _text_of(text) if is_page else text
+        # Where it stands inside is nothing for a CI log. Some name it: pypiserver links to itself.
+        text = text.replace(self.url, "").replace(urlsplit(self.url).netloc, "the registry")
+        return "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+
+
+def _encode(form: Form, package: Package, boundary: str) -> tuple[bytes, bytes]:
+    """What stands before the file, and what after."""
+    opening = bytearray()
+    for name, value in form.fields:
+        opening += f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_ESCAPES)}"\r\n\r\n'.encode()
+        opening += value + b"\r\n"
+    filename = package.filename.translate(_ESCAPES)
+    opening += (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="content"; filename="{filename}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    ).encode()
+    return bytes(opening), f"\r\n--{boundary}--\r\n".encode()
+
+
+async def _body(opening: bytes, form: Form, closing: bytes) -> AsyncIterator[bytes]:
+    yield opening
+    for offset in range(0, form.file.size, _CHUNK):
+        yield await asyncio.to_thread(form.file.read_at, offset, _CHUNK)
+    yield closing
+
+
+def _text_of(page: str) -> str:
+    """'<h1>Error</h1> <p>exists' -> 'Error exists'."""
+    return " ".join(html.unescape(_TAGS.sub(" ", page)).split())

@@ -1,0 +1,239 @@
+"""A grant becomes an upload token, and back.
+
+An upload token is a prefix (`pypi-` by default) and a JWT in the manner of RFC 9068 (`typ: at+jwt`), signed with one of
+the broker's own Ed25519 keys. It carries what the CI identity was, so that publisher and membership are asked again
+when it is used.
+
+What is stored of a token is its *receipt*: the claims, never the signature. Ed25519 is deterministic (RFC 8032), so the
+same receipt signed with the same key is the same token, and state holds nothing that anyone could upload with.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from broker import refusals
+from broker.patterns import Projects
+from broker.policy.matching import Grant
+from broker.providers import PROVIDERS, Identity
+
+SCOPE: Final = "upload"
+
+LONGEST_UPLOAD_TOKEN: Final = 32 * 1024
+"""Characters: a bound on what is looked at, several times what the longest claims make."""
+
+_TYPE = "at+jwt"
+_ALGORITHM = "EdDSA"
+_JWS = jwt.PyJWS()
+_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+"""As UTF-8: escaped, the longest identity that may be exchanged would make a token too long to be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKey:
+    """One of the broker's own keys."""
+
+    id: str
+    """Its RFC 7638 thumbprint: `kid` of what it signs."""
+    private: Ed25519PrivateKey = field(repr=False)
+    header: str = field(init=False)
+    """The first segment of all that it signs, always the same."""
+
+    def __post_init__(self) -> None:
+        """Writes the header once, and not for each token."""
+        header = _ENCODE({"alg": _ALGORITHM, "kid": self.id, "typ": _TYPE})
+        object.__setattr__(self, "header", _base64url(header.encode()))
+
+    @classmethod
+    def parse(cls, pem: bytes) -> Self:
+        """Reads an unencrypted PKCS 8 PEM.
+
+        Raises:
+            ValueError: it is none, or not of an Ed25519 key.
+        """
+        try:
+            private = load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise ValueError("it is no unencrypted private key in PEM form") from error
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ValueError("it is not an Ed25519 key")  # noqa: TRY004 - a wrong file, not a wrong type
+        return cls(id=_thumbprint(_jwk(private)), private=private)
+
+    def public_jwk(self) -> dict[str, str]:
+        """The public half, for `/.well-known/jwks.json`."""
+        return {**_jwk(self.private), "kid": self.id, "use": "sig", "alg": _ALGORITHM}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SigningKeys:
+    """The broker's keys: all verify, the last one signs."""
+
+    keys: tuple[SigningKey, ...]
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise ValueError("there is no signing key")
+
+    @property
+    def signing(self) -> SigningKey:
+        """The key that signs new tokens."""
+        return self.keys[-1]
+
+    def find(self, key_id: object) -> SigningKey | None:
+        """The key of that id."""
+        return next((key for key in self.keys if key.id == key_id), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintedToken:
+    """An upload token, and what is kept of it."""
+
+    text: str = field(repr=False)
+    id: str
+    expires_at: int
+    """Epoch seconds."""
+    receipt: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadToken:
+    """What a verified upload token says."""
+
+    id: str
+    subject: str
+    publishers: tuple[str, ...]
+    """Those that earned it; at use, only these count."""
+    projects: frozenset[Projects]
+    identity: Identity
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Minter:
+    """Mints and reads the upload tokens of one index.
+
+    Args:
+        issuer: The broker's public URL: `iss`.
+        audience: The index's upload URL: `aud`.
+        prefix: What tokens begin with.
+    """
+
+    keys: SigningKeys
+    issuer: str
+    audience: str
+    prefix: str = "pypi-"
+
+    def mint(
+        self, grant: Grant, identity: Identity, provider: str, *, now: float, lifetime_seconds: int
+    ) -> MintedToken:
+        """Makes the upload token that a grant earned."""
+        issued_at = int(now)
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": grant.publishers[0].id,
+            "jti": secrets.token_urlsafe(16),
+            "iat": issued_at,
+            "nbf": issued_at,
+            "exp": issued_at + lifetime_seconds,
+            "scope": SCOPE,
+            "projects": sorted(map(str, grant.projects)),
+            "publishers": [publisher.id for publisher in grant.publishers],
+            "provider": provider,
+            "identity": identity.as_claims(),
+        }
+        return self._sign(claims, self.keys.signing)
+
+    def repeat(self, receipt: str, now: float) -> MintedToken:
+        """The same token again.
+
+        Raises:
+            ReplayedToken: its time is over, or the key that signed it is gone.
+        """
+        stored = json.loads(receipt)
+        key = self.keys.find(stored["kid"])
+        if key is None or now >= stored["claims"]["exp"]:
+            raise refusals.ReplayedToken("the identity token was exchanged before, and its upload token has expired")
+        return self._sign(stored["claims"], key)
+
+    def read(self, text: str, now: float) -> UploadToken:
+        """Verifies an upload token.
+
+        Raises:
+            InvalidUploadToken: it is none of ours, for another index, or not for uploads.
+            ExpiredUploadToken: its time is over. There is no leeway: the broker compares with its own clock.
+        """
+        claims = self._verified(text)
+        told = (claims.get("iss"), claims.get("aud"), claims.get("scope"))
+        if told != (self.issuer, self.audience, SCOPE):
+            raise refusals.InvalidUploadToken("the upload token was minted for another index or use")
+        try:
+            token = UploadToken(
+                id=claims["jti"],
+                subject=claims["sub"],
+                publishers=tuple(claims["publishers"]),
+                projects=frozenset(map(Projects.parse, claims["projects"])),
+                identity=PROVIDERS[claims["provider"]].trust.identity.from_claims(claims["identity"]),
+                expires_at=claims["exp"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise refusals.InvalidUploadToken(
+                "another version of the broker minted this token: mint a new one"
+            ) from error
+        if now >= token.expires_at:
+            raise refusals.ExpiredUploadToken
+        return token
+
+    def _verified(self, text: str) -> Mapping[str, Any]:
+        if not text.startswith(self.prefix) or len(text) > LONGEST_UPLOAD_TOKEN:
+            raise refusals.InvalidUploadToken
+        compact = text.removeprefix(self.prefix)
+        try:
+            header = jwt.get_unverified_header(compact)
+            key = self.keys.find(header.get("kid")) if header.get("typ") == _TYPE else None
+            claims = json.loads(_JWS.decode(compact, key.private.public_key(), [_ALGORITHM])) if key else None
+        except Exception as error:  # whatever the libraries raise at hostile text, they did not accept it
+            raise refusals.InvalidUploadToken from error
+        if not isinstance(claims, dict):
+            raise refusals.InvalidUploadToken("none of the broker's keys signed this token")
+        return claims
+
+    def _sign(self, claims: Mapping[str, Any], key: SigningKey) -> MintedToken:
+        payload = _ENCODE(claims)
+        signed = f"{key.header}.{_base64url(payload.encode())}"
+        return MintedToken(
+            text=f"{self.prefix}{signed}.{_base64url(key.private.sign(signed.encode()))}",
+            id=claims["jti"],
+            expires_at=claims["exp"],
+            receipt=f'{{"kid":"{key.id}","claims":{payload}}}',
+        )
+
+
+def key_set(keys: SigningKeys) -> dict[str, Sequence[Mapping[str, str]]]:
+    """The broker's public keys as a JWK set (RFC 7517 section 5)."""
+    return {"keys": [key.public_jwk() for key in keys.keys]}
+
+
+def _jwk(private: Ed25519PrivateKey) -> dict[str, str]:
+    raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(raw)}
+
+
+def _thumbprint(jwk: Mapping[str, str]) -> str:
+    """RFC 7638 section 3: the required members in order, without white space."""
+    return _base64url(hashlib.sha256(json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode()).digest())
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

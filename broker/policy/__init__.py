@@ -1,0 +1,1 @@
+"""Policies: what organizations declared, and who is a member of them."""

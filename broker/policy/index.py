@@ -1,0 +1,168 @@
+"""`index.yaml`: which issuers the operator trusts, how long upload tokens live, who may hold which names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from broker.patterns import Projects
+from broker.policy.errors import Findings, Place, shown
+from broker.policy.holdings import Holdings, declared_names, entries, read_namespaces, read_patterns, texts
+from broker.policy.issuers import compile_issuer
+from broker.policy.model import Issuer
+from broker.policy.shapes import AllotmentShape, IndexShape, LifetimeShape
+from broker.policy.validation import validate
+from broker.providers import PROVIDERS, Provider
+
+SHORTEST_LIFETIME_SECONDS: Final = 900
+LONGEST_LIFETIME_SECONDS: Final = 6 * 3600
+"""Of an upload token, as PEP 807 has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """An issuer's name as organizations may refer to it, also where its entry has mistakes."""
+
+    provider: Provider | None
+    """None where the entry does not say it."""
+    organizations: frozenset[str] | None
+    """None where all may bind to it, or the entry does not say it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What `index.yaml` says, as far as it can be read."""
+
+    declared: Mapping[str, Declared] | None = None
+    """None where the file cannot be read: then nothing can be said of references to issuers."""
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    allotments: Mapping[str, Holdings[str] | None] | None = None
+    """What each organization may hold; None where names are not allotted, or for one whose entry has mistakes."""
+    default_lifetime_seconds: int = 900
+    longest_lifetime_seconds: int = 3600
+
+    def provider_of(self, issuer: str) -> Provider | None:
+        """The kind of a declared issuer, where it can be read."""
+        declared = (self.declared or {}).get(issuer)
+        return None if declared is None else declared.provider
+
+    def binds(
+        self, issuer: str, organization: str, place: Place, findings: Findings, *, fields: Iterable[str] = ()
+    ) -> bool:
+        """Whether an organization may refer to an issuer of this name; what speaks against it is noted.
+
+        Args:
+            fields: What else could have been meant where the issuer's name is a key.
+        """
+        if self.declared is None:
+            return True
+        declared = self.declared.get(issuer)
+        if declared is None:
+            what = "is no field here, and no issuer in index.yaml" if fields else "names no issuer in index.yaml"
+            names = (*fields, *self.declared)
+            findings.add(place, f"{what}: {shown(issuer)}", findings.suggest(issuer, names, "Ask the index operator."))
+        elif declared.organizations is not None and organization not in declared.organizations:
+            what = f"refers to the issuer {issuer!a}, which {organization!a} may not bind to"
+            findings.add(place, what, "Ask the index operator to add it to the issuer's `organizations`.")
+        else:
+            return True
+        return False
+
+
+def compile_index(
+    values: Mapping[str, Any], findings: Findings, organizations: Iterable[str], *, allow_loopback: bool
+) -> Index:
+    """Compiles the file's values, and notes every mistake in them.
+
+    Args:
+        organizations: Those that have a file, well written or not.
+    """
+    validate(IndexShape, values, (), findings)
+    issuers: dict[str, Issuer] = {}
+    by_url: dict[str, str] = {}
+    known = {*organizations, *entries(values, "organizations")}
+    for name, fields in entries(values, "issuers").items():
+        for where, text in texts(fields, "organizations", ("issuers", name)):
+            if text not in known:
+                what = f"names an organization that is not there: {shown(text)}"
+                findings.add(where, what, findings.suggest(text, known, "Add its file to organizations/ first."))
+        issuer = compile_issuer(name, fields, findings, allow_loopback=allow_loopback)
+        if issuer is None:
+            continue
+        issuers[name] = issuer
+        other = by_url.setdefault(issuer.url, name)
+        if other != name:
+            place = ("issuers", name, "url" if "url" in fields else "provider")
+            line = findings.line_of(("issuers", other))
+            what = f"has the same URL as the issuer {other!a} on line {line}: {shown(issuer.url)}"
+            findings.add(place, what, "Keep one of the two: a token names its issuer by its URL alone.")
+    default, longest = _lifetime(values, findings)
+    return Index(
+        declared=_declared(values, findings),
+        issuers=issuers,
+        allotments=_allotments(values, findings),
+        default_lifetime_seconds=default,
+        longest_lifetime_seconds=longest,
+    )
+
+
+def _declared(values: Mapping[str, Any], findings: Findings) -> dict[str, Declared] | None:
+    names, found = declared_names(values, "issuers", findings), entries(values, "issuers")
+    if names is None:
+        return None
+    declared: dict[str, Declared] = {}
+    for name in names:
+        fields = found.get(name, {})
+        kind, only = fields.get("provider"), frozenset(text for _, text in texts(fields, "organizations", ()))
+        declared[name] = Declared(
+            provider=PROVIDERS.get(kind) if isinstance(kind, str) else None,
+            organizations=only if "organizations" in fields else None,
+        )
+    return declared
+
+
+def _lifetime(values: Mapping[str, Any], findings: Findings) -> tuple[int, int]:
+    fields = values.get("lifetime", {})
+    shape = validate(LifetimeShape, fields, ("lifetime",), findings) if isinstance(fields, dict) else None
+    if shape is None:
+        return 900, 3600
+    for name in ("default", "longest"):
+        if not SHORTEST_LIFETIME_SECONDS <= getattr(shape, name) <= LONGEST_LIFETIME_SECONDS:
+            what = f"is {getattr(shape, name)} seconds, and an upload token lives 15m to 6h"
+            findings.add(("lifetime", name), what, "Write a time within these bounds (PEP 807).")
+    if shape.default > shape.longest:
+        what = f"is longer than `longest`, which is {shape.longest} seconds"
+        findings.add(("lifetime", "default"), what, "Shorten it, or write a longer `longest`.")
+    return shape.default, shape.longest
+
+
+def _allotments(values: Mapping[str, Any], findings: Findings) -> dict[str, Holdings[str] | None] | None:
+    if not isinstance(values.get("organizations"), dict):
+        return None
+    allotments: dict[str, Holdings[str] | None] = {}
+    allotted: list[tuple[Projects, Place, str]] = []
+    everything: Holdings[tuple[str, Place]] = Holdings()
+    for name, fields in entries(values, "organizations").items():
+        place: Place = ("organizations", name)
+        validate(AllotmentShape, fields, place, findings)
+        found = [*read_namespaces(fields, place, findings), *read_patterns(fields, "projects", place, findings)]
+        holdings: Holdings[str] = Holdings()
+        for pattern, where in found:
+            holdings.record(pattern, name)
+            everything.record(pattern, (name, where))
+            allotted.append((pattern, where, name))
+        allotments[name] = None if findings.within(place) else holdings
+    for pattern, where, name in allotted:
+        _refuse_overlap(pattern, where, name, everything, findings)
+    return allotments
+
+
+def _refuse_overlap(
+    pattern: Projects, where: Place, name: str, everything: Holdings[tuple[str, Place]], findings: Findings
+) -> None:
+    for other, elsewhere in everything.covering(pattern):
+        if other != name:
+            what = f"allots {pattern}, and line {findings.line_of(elsewhere)} allots it to {other!a}"
+            findings.add(where, what, "Allot it to one: two organizations never hold overlapping names.")
+            return

@@ -1,0 +1,172 @@
+"""The two gates: publishers that match the CI identity, and the membership of its actor. Asked at mint and at upload.
+
+Rules, in order (design §3, steps 6 to 8):
+
+- a publisher matches when names, immutable ids and conditions all fit (no-publisher; identity-changed when names fit
+  and ids do not);
+- it counts only while its own time and its organization's standing allow it (publisher-expired,
+  organization-suspended);
+- the actor is a member of that organization at this moment (unknown-actor, member-suspended, member-expired), and
+  marked as a machine where nobody pressed a button (machine-required);
+- the grant is the union over matching publishers of the publisher's projects and the actor's upload rights; an empty
+  one refuses (member-not-permitted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from broker import refusals
+from broker.patterns import Projects, intersect
+from broker.policy.model import Member, Organization, Policies, Publisher, is_past
+from broker.providers import Identity, Kind, Mismatch
+from broker.providers.base import fold
+
+Pins = Mapping[str, Mapping[str, str]]
+"""Publisher id -> field -> the immutable id that its first use recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What one identity earned: where its publishers and its actor's rights agree."""
+
+    projects: frozenset[Projects]
+    publishers: tuple[Publisher, ...]
+    """Those that gave something, in a stable order; never empty."""
+    members: tuple[str, ...]
+    """'acme/alice', one for each organization that gave something."""
+    organizations: tuple[str, ...]
+
+    def covers(self, project: str) -> bool:
+        """Whether a *normalised* project name is in the grant."""
+        return any(pattern.covers(project) for pattern in self.projects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """One publisher that was looked at, and why it did not match; None if it did."""
+
+    publisher: Publisher
+    mismatch: Mismatch | None
+
+    def __str__(self) -> str:
+        """For the audit record."""
+        return f"{self.publisher.id}: {self.mismatch or 'matches'}"
+
+
+def candidates(policies: Policies, identity: Identity) -> tuple[Publisher, ...]:
+    """The publishers whose mutable name is the identity's."""
+    name = fold(getattr(identity, identity.lookup))
+    return policies.publishers_by_name.get((identity.issuer, name), ())
+
+
+def pinned_on_first_use(publishers: tuple[Publisher, ...]) -> tuple[str, ...]:
+    """The publishers among them (ids) whose pins must be looked up before `consider`."""
+    return tuple(publisher.id for publisher in publishers if publisher.trust.pin is not None)
+
+
+def consider(publishers: tuple[Publisher, ...], identity: Identity, pins: Pins) -> tuple[Considered, ...]:
+    """Compares an identity with each candidate."""
+    return tuple(
+        Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}))) for one in publishers
+    )
+
+
+def grant(policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float) -> Grant:
+    """Decides what an identity may upload to.
+
+    Args:
+        considered: What `consider` said of the candidates.
+        now: Epoch seconds, read once for the whole attempt.
+
+    Raises:
+        The refusals at the top of this file.
+    """
+    standing = _standing(policies, identity, considered, now)
+    granted: list[tuple[Publisher, frozenset[Projects]]] = []
+    members: dict[str, Member] = {}
+    failures: list[refusals.Refusal] = []
+    for publisher in standing:
+        organization = policies.organizations[publisher.organization]
+        try:
+            member = _member(organization, identity, now)
+            projects = _rights(member, publisher)
+        except refusals.Refusal as failure:
+            failures.append(failure)
+            continue
+        granted.append((publisher, projects))
+        members[organization.name] = member
+    if not granted:
+        raise max(failures, key=lambda failure: _NEARNESS.index(type(failure)))
+    return Grant(
+        projects=frozenset().union(*(projects for _, projects in granted)),
+        publishers=tuple(publisher for publisher, _ in granted),
+        members=tuple(f"{organization}/{member.name}" for organization, member in members.items()),
+        organizations=tuple(members),
+    )
+
+
+_NEARNESS: tuple[type[refusals.Refusal], ...] = (
+    refusals.UnknownActor,
+    refusals.MemberExpired,
+    refusals.MemberSuspended,
+    refusals.MachineRequired,
+    refusals.MemberNotPermitted,
+)
+"""Where several organizations refuse one actor, the caller hears from the one that came nearest to a yes."""
+
+
+def _standing(
+    policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float
+) -> tuple[Publisher, ...]:
+    matching = [one.publisher for one in considered if one.mismatch is None]
+    if not matching:
+        raise _no_match(policies, identity, considered)
+    current = [one for one in matching if not is_past(one.until, now)]
+    if not current:
+        raise refusals.PublisherExpired(f"the publisher {matching[0].id!r} was declared until {matching[0].until}")
+    active = [one for one in current if not policies.organizations[one.organization].suspended]
+    if not active:
+        raise refusals.OrganizationSuspended(f"the organization {current[0].organization!r} is suspended")
+    return tuple(active)
+
+
+def _no_match(policies: Policies, identity: Identity, considered: tuple[Considered, ...]) -> refusals.Refusal:
+    source = f"{identity.lookup} {getattr(identity, identity.lookup)!r} of issuer {identity.issuer!r}"
+    changed = [one for one in considered if one.mismatch is not None and one.mismatch.rule.kind is Kind.ID]
+    nearest = changed or considered
+    expected = "; ".join(str(one) for one in nearest if _is_owner(policies, one, identity))
+    if changed:
+        return refusals.IdentityChanged(f"{source} is not the one that was bound", expected=expected)
+    return refusals.NoPublisher(f"no publisher fits {source}", expected=expected)
+
+
+def _is_owner(policies: Policies, considered: Considered, identity: Identity) -> bool:
+    owner = (identity.issuer, getattr(identity, identity.owner))
+    return owner in policies.organizations[considered.publisher.organization].owner_ids
+
+
+def _member(organization: Organization, identity: Identity, now: float) -> Member:
+    member = organization.member_by_id.get((identity.issuer, identity.actor_id))
+    who = f"the actor {identity.actor_name!r} ({identity.issuer} id {identity.actor_id})"
+    if member is None:
+        raise refusals.UnknownActor(f"{who} is no member of {organization.name!r}")
+    if member.suspended:
+        raise refusals.MemberSuspended(f"{who} is suspended in {organization.name!r}")
+    if is_past(member.until, now):
+        raise refusals.MemberExpired(f"the membership of {who} in {organization.name!r} ended on {member.until}")
+    if identity.unattended and not member.machine:
+        raise refusals.MachineRequired(f"{who} ran unattended, and its member is not marked `machine: true`")
+    return member
+
+
+def _rights(member: Member, publisher: Publisher) -> frozenset[Projects]:
+    if member.role == "owner":
+        return publisher.projects
+    rights = intersect(publisher.projects, member.uploads) if member.role == "member" else frozenset()
+    if not rights:
+        raise refusals.MemberNotPermitted(
+            f"the member {member.name!r} ({member.role}) may upload to none of the projects of {publisher.id!r}"
+        )
+    return rights

@@ -1,0 +1,96 @@
+"""What the policy files mean, once they are read: typed, immutable, and indexed for one look-up an exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Literal
+
+from broker.patterns import Projects
+from broker.providers import Provider, Trust
+
+Role = Literal["owner", "member", "billing-manager"]
+Replay = Literal["strict", "same-token"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An OIDC provider whose tokens the operator trusts."""
+
+    name: str
+    url: str
+    provider: Provider
+    disabled: bool = False
+    replay: Replay = "strict"
+    algorithms: tuple[str, ...] = ("RS256",)
+    longest_token_seconds: int
+    organizations: frozenset[str] | None = None
+    """Only these may bind publishers and members to it; None is all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """A person or machine in an organization."""
+
+    name: str
+    role: Role
+    ids: Mapping[str, str]
+    """Issuer name -> the immutable id there."""
+    machine: bool = False
+    suspended: bool = False
+    until: date | None = None
+    """The last day (UTC) of the membership."""
+    uploads: frozenset[Projects] = frozenset()
+    """What the organization's `projects` let this member upload to, by name or by team. Owners need no entry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publisher:
+    """A declared binding of one CI identity to some of an organization's projects."""
+
+    organization: str
+    name: str
+    trust: Trust
+    projects: frozenset[Projects]
+    until: date | None = None
+    """The last day (UTC) on which it may publish."""
+
+    @property
+    def id(self) -> str:
+        """'acme/widgets-release': `sub` of upload tokens, and what records call it."""
+        return f"{self.organization}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Organization:
+    """The owner of projects and namespaces."""
+
+    name: str
+    suspended: bool = False
+    members: Mapping[str, Member]
+    member_by_id: Mapping[tuple[str, str], Member]
+    """(issuer name, immutable id) -> the member."""
+    publishers: Mapping[str, Publisher]
+    owner_ids: frozenset[tuple[str, str]]
+    """(issuer name, owner id) that its publishers pin: whose tokens' owners may be told what was expected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """All that the policy files say. With none, everything is denied."""
+
+    generation: str
+    """A hash of the files: every record names the generation that decided."""
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    issuer_by_url: Mapping[str, Issuer] = field(default_factory=dict)
+    organizations: Mapping[str, Organization] = field(default_factory=dict)
+    publishers_by_name: Mapping[tuple[str, str], tuple[Publisher, ...]] = field(default_factory=dict)
+    """(issuer name, folded name as `Trust.lookup` gives it) -> the publishers found by it, in a stable order."""
+    default_lifetime_seconds: int = 900
+    longest_lifetime_seconds: int = 3600
+
+
+def is_past(until: date | None, now: float) -> bool:
+    """Whether a last day (UTC) is over at `now` (epoch seconds)."""
+    return until is not None and datetime.fromtimestamp(now, UTC).date() > until

@@ -1,0 +1,155 @@
+"""The fields of policy files, as pydantic models: strict, frozen, and without a field that is not named here.
+
+They hold what stands in a file, one entry at a time. What it means together is compiled in `index.py` and
+`organizations.py`; a publisher's other fields are its provider's `Trust`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+
+from broker.patterns import Projects
+from broker.policy.model import Replay, Role
+from broker.tokens import ASYMMETRIC
+
+NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
+LONGEST_PROJECT: Final = 200
+"""Characters of a project's name or pattern."""
+
+_DURATION = re.compile(r"([1-9][0-9]{0,6})([smh])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
+
+
+def is_name(text: str) -> bool:
+    """Whether an organization, member, team, publisher or issuer can be called so."""
+    return re.fullmatch(NAME, text) is not None
+
+
+def seconds(text: object) -> int:
+    """'15m' -> 900.
+
+    Raises:
+        ValueError: no whole number with one of the units.
+    """
+    parts = _DURATION.fullmatch(text) if isinstance(text, str) else None
+    if parts is None:
+        raise ValueError("write a whole number of seconds, minutes or hours: 900s, 15m, 1h")
+    return int(parts[1]) * _SECONDS[parts[2]]
+
+
+def pattern(text: str) -> Projects:
+    """'acme-*' as Projects.
+
+    Raises:
+        ValueError: as `Projects.parse`; also where it is too long.
+    """
+    if len(text) > LONGEST_PROJECT:
+        raise ValueError(f"a name is longer than {LONGEST_PROJECT} characters")
+    return Projects.parse(text)
+
+
+def _signatures(names: tuple[str, ...]) -> tuple[str, ...]:
+    if unsafe := [name for name in names if name not in ASYMMETRIC]:
+        raise ValueError(f"an issuer cannot be trusted with {unsafe[0]!a}; write some of {', '.join(ASYMMETRIC)}")
+    return names
+
+
+Name = Annotated[str, Field(pattern=NAME)]
+Duration = Annotated[int, BeforeValidator(seconds, json_schema_input_type=str)]
+Pattern = Annotated[
+    Projects,
+    BeforeValidator(lambda value: pattern(value) if isinstance(value, str) else value, json_schema_input_type=str),
+]
+Entry = dict[str, Any]
+"""The fields of a member, a publisher and so on, to be looked at one by one, so that one's mistake hides no other's."""
+
+
+class Shape(BaseModel):
+    """What every model of a policy file has in common."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class IndexShape(Shape):
+    """`index.yaml`: the index operator's."""
+
+    issuers: dict[Name, Entry] = Field(min_length=1, description="The OIDC providers that the operator trusts.")
+    lifetime: Entry = Field(default={}, description="How long upload tokens live.")
+    organizations: dict[Name, Entry] | None = Field(
+        default=None, description="The names that each organization may hold; no organization then holds others."
+    )
+
+
+class IssuerShape(Shape):
+    """One issuer in `index.yaml`."""
+
+    provider: str = Field(description="What kind it is: github, gitlab or google.")
+    url: str | None = Field(default=None, description="What its tokens say in `iss`, to the letter.")
+    disabled: bool = False
+    replay: Replay | None = Field(default=None, description="What a second exchange of one identity token gets.")
+    algorithms: Annotated[tuple[str, ...], AfterValidator(_signatures)] = Field(default=("RS256",), min_length=1)
+    longest_token: Duration | None = Field(default=None, description="The longest life of an identity token.")
+    organizations: tuple[Name, ...] | None = Field(default=None, description="The only ones that may bind to it.")
+
+
+class LifetimeShape(Shape):
+    """`lifetime` in `index.yaml`."""
+
+    default: Duration = 900
+    longest: Duration = 3600
+
+
+class AllotmentShape(Shape):
+    """One organization in `index.yaml`: the names that it may hold."""
+
+    namespaces: tuple[str, ...] = ()
+    projects: tuple[str, ...] = ()
+
+
+class OrganizationShape(Shape):
+    """`organizations/<name>.yaml`: the organization's admins'."""
+
+    organization: str = Field(description="The organization's name, as the file is called.")
+    suspended: bool = False
+    namespaces: tuple[str, ...] = Field(default=(), description="`acme` means `acme` and `acme-*` (PEP 752).")
+    members: dict[Name, Entry] = {}
+    teams: dict[Name, tuple[str, ...]] = {}
+    projects: dict[str, Entry] = Field(default={}, description="Who may upload to what.")
+    publishers: dict[Name, Entry] = {}
+
+
+class MemberShape(Shape):
+    """One member, without their ids, which are keyed by the names of issuers."""
+
+    role: Role = Field(description="owner, member or billing-manager.")
+    machine: bool = False
+    suspended: bool = False
+    until: date | None = Field(default=None, description="The last day (UTC) of the membership.")
+
+
+class MemberId(RootModel[str]):
+    """A member's id at one issuer. All providers' actors have numbers."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    root: str = Field(
+        pattern=r"^(?:0|[1-9][0-9]{0,29})$", description="Write the provider's immutable id, a number, in quotes."
+    )
+
+
+class ProjectShape(Shape):
+    """One entry of `projects`: who may upload."""
+
+    upload: tuple[str, ...] = Field(description="Members, and teams as `team:core`.")
+
+
+class PublisherShape(Shape):
+    """The fields that every publisher has beside those of its provider."""
+
+    issuer: str = Field(description="The name of an issuer in index.yaml.")
+    projects: tuple[Pattern, ...] = Field(min_length=1, description="What it may publish.")
+    until: date | None = Field(default=None, description="The last day (UTC) on which it may publish.")

@@ -1,0 +1,425 @@
+"""Every way to say no: one cause, one refusal, one code.
+
+A refusal's docstring is its paragraph in `docs/reference/refusals.md`, which is generated from this file; `remedy`
+tells the person who must mend it what to do. Statuses are numbers, so that nothing of HTTP is imported here:
+422 a bad token or request, 403 a good one that is not allowed, 429 later, 503 the broker cannot decide now.
+
+A refusal is an answer to a caller. Our own bugs are not refusals: they stay exceptions.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Refusal(Exception):
+    """The base of every refusal.
+
+    Args:
+        detail: One sentence for the caller. It may hold values of the caller's own token, never a credential.
+        expected: What a policy wanted instead. It goes into the audit record, and to the caller only where the
+            token's owner id is one that the organization has pinned.
+        retry_after_seconds: For refusals that pass with time.
+    """
+
+    code: ClassVar[str]
+    status: ClassVar[int]
+    remedy: ClassVar[str]
+
+    def __init__(self, detail: str = "", *, expected: str = "", retry_after_seconds: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail or self.title()
+        self.expected = expected
+        self.retry_after_seconds = retry_after_seconds
+
+    @classmethod
+    def title(cls) -> str:
+        """The first sentence of the refusal's paragraph."""
+        return (cls.__doc__ or "").strip().split("\n", 1)[0]
+
+
+# --- The request -----------------------------------------------------------------------------------------------------
+
+
+class MalformedRequest(Refusal):
+    """The body is not a JSON object with a string `token`."""
+
+    code, status = "malformed-request", 422
+    remedy = 'Send `{"token": "<identity token>"}` as the body; the Content-Type does not matter.'
+
+
+class RequestTooLarge(Refusal):
+    """The request is larger than the broker reads on this route."""
+
+    code, status = "request-too-large", 413
+    remedy = "Send the identity token alone. For uploads, the operator's `BROKER_UPLOAD_LIMIT_BYTES` sets the bound."
+
+
+class MalformedHttp(Refusal):
+    """The bytes are no HTTP request."""
+
+    code, status = "malformed-http", 400
+    remedy = "Speak HTTP/1.1 to this port; over TLS where the broker has a certificate."
+
+
+class NotFound(Refusal):
+    """There is nothing at this path."""
+
+    code, status = "not-found", 404
+    remedy = "Check the upload URL: the broker serves the path that `BROKER_UPLOAD_PATH` names, and `/_/oidc/...`."
+
+
+class MethodNotAllowed(Refusal):
+    """The path exists, but not for this HTTP method."""
+
+    code, status = "method-not-allowed", 405
+    remedy = "Use the method that the HTTP reference names for the route."
+
+
+class NotAcceptable(Refusal):
+    """The Accept header asks for a media type that discovery does not have."""
+
+    code, status = "not-acceptable", 406
+    remedy = "Accept `application/vnd.pypi.pytp.v1+json`, or `*/*`."
+
+
+class UnsupportedFeature(Refusal):
+    """The mint request asks for a feature that discovery does not offer."""
+
+    code, status = "unsupported-feature", 422
+    remedy = "Ask only for features that `/.well-known/pytp` lists, or for none."
+
+
+# --- The identity token ----------------------------------------------------------------------------------------------
+
+
+class MalformedToken(Refusal):
+    """The token is not a signed JWT in compact form."""
+
+    code, status = "malformed-token", 422
+    remedy = "Send the token exactly as the CI provider gave it."
+
+
+class UnknownIssuer(Refusal):
+    """The token's issuer is none that the index operator trusts."""
+
+    code, status = "unknown-issuer", 422
+    remedy = "The operator lists trusted issuers in `policies/index.yaml`; compare `iss` with their URLs."
+
+
+class IssuerDisabled(Refusal):
+    """The index operator has switched this issuer off."""
+
+    code, status = "issuer-disabled", 403
+    remedy = "Ask the index operator; `disabled: true` stands at the issuer in `policies/index.yaml`."
+
+
+class UnknownKey(Refusal):
+    """The issuer does not publish the key that the token names."""
+
+    code, status = "unknown-key", 422
+    remedy = "Fetch a fresh identity token: the issuer may have rotated its keys since this one was signed."
+
+
+class KeysUnavailable(Refusal):
+    """The issuer's keys cannot be had, so nothing of it can be verified now."""
+
+    code, status = "keys-unavailable", 503
+    remedy = "Try again shortly. If it stays, the operator finds the cause in `/readyz` and in the log."
+
+
+class InvalidSignature(Refusal):
+    """The signature does not fit the issuer's key, or its algorithm is not one the issuer is trusted with."""
+
+    code, status = "invalid-signature", 422
+    remedy = "Send the token unchanged; an altered or self-made token never passes."
+
+
+class WrongAudience(Refusal):
+    """The token was made for another service."""
+
+    code, status = "wrong-audience", 422
+    remedy = "Ask the CI provider for a token with the audience that `GET /_/oidc/audience` answers, as one string."
+
+
+class ExpiredToken(Refusal):
+    """The token's time is over."""
+
+    code, status = "expired-token", 422
+    remedy = "Fetch the identity token right before the exchange."
+
+
+class TokenNotYetValid(Refusal):
+    """The token claims to be from the future."""
+
+    code, status = "token-not-yet-valid", 422
+    remedy = "Check the clocks of the CI provider and of the broker; a few seconds of difference are allowed for."
+
+
+class TokenLifetime(Refusal):
+    """The token lives longer than the operator lets tokens of this issuer live."""
+
+    code, status = "token-lifetime", 422
+    remedy = "Shorten the token's life (GitLab: the job's timeout), or ask the operator to raise `longest_token`."
+
+
+class MissingClaim(Refusal):
+    """The token lacks a claim that a safe binding needs."""
+
+    code, status = "missing-claim", 422
+    remedy = "Ask the CI provider for the claim, or update a self-managed instance that does not send it yet."
+
+
+class InvalidClaim(Refusal):
+    """A claim has a form that the provider never gives it: nothing is coerced or guessed."""
+
+    code, status = "invalid-claim", 422
+    remedy = "Compare the named claim with the provider's documentation; report it if the provider really sends this."
+
+
+class ForbiddenTrigger(Refusal):
+    """The job was started by an event that outsiders can cause."""
+
+    code, status = "forbidden-trigger", 403
+    remedy = "Publish from a push, a tag, a release or a manual run; never from pull requests or comments."
+
+
+class ForkedSource(Refusal):
+    """The job runs for a fork, not for the project that the token names."""
+
+    code, status = "forked-source", 403
+    remedy = "Run the publishing job in the project itself."
+
+
+# --- The organization's word -----------------------------------------------------------------------------------------
+
+
+class NoPublisher(Refusal):
+    """No organization has declared a trusted publisher for this CI identity."""
+
+    code, status = "no-publisher", 403
+    remedy = "Compare the claims in the audit record with the publisher: repository, workflow, environment, ref, event."
+
+
+class PublisherExpired(Refusal):
+    """The trusted publisher that fits was declared only until a day that is past."""
+
+    code, status = "publisher-expired", 403
+    remedy = "An admin of the organization extends `until` in the publisher, or removes it."
+
+
+class OrganizationSuspended(Refusal):
+    """The organization that declared the publisher is suspended."""
+
+    code, status = "organization-suspended", 403
+    remedy = "Ask the organization's owners; `suspended: true` stands in its policy file."
+
+
+class IdentityChanged(Refusal):
+    """The names fit a publisher, but the immutable ids do not: the name now belongs to somebody else."""
+
+    code, status = "identity-changed", 403
+    remedy = "If a repository or account was re-created on purpose, an admin updates the pinned ids."
+
+
+class UnknownActor(Refusal):
+    """Whoever started the run is no member of the organization."""
+
+    code, status = "unknown-actor", 403
+    remedy = "A member starts the run, or an admin adds the actor's immutable id to the organization's members."
+
+
+class MemberSuspended(Refusal):
+    """The member behind the run is suspended."""
+
+    code, status = "member-suspended", 403
+    remedy = "Ask an admin of the organization."
+
+
+class MemberExpired(Refusal):
+    """The membership behind the run ended."""
+
+    code, status = "member-expired", 403
+    remedy = "An admin of the organization extends the member's `until`."
+
+
+class MemberNotPermitted(Refusal):
+    """The actor is a member, but has no right to upload to what the publisher publishes."""
+
+    code, status = "member-not-permitted", 403
+    remedy = "An admin names the member or their team under `upload` of the project."
+
+
+class MachineRequired(Refusal):
+    """Nobody pressed a button for this run, and the member it runs as is not marked as a machine."""
+
+    code, status = "machine-required", 403
+    remedy = "Start the run by hand, or have an admin mark the member `machine: true`."
+
+
+# --- Limits and state ------------------------------------------------------------------------------------------------
+
+
+class RateLimited(Refusal):
+    """Too many exchanges came from this source in a short time."""
+
+    code, status = "rate-limited", 429
+    remedy = "Wait as long as Retry-After says."
+
+
+class ReplayedToken(Refusal):
+    """The identity token was exchanged before."""
+
+    code, status = "replayed-token", 422
+    remedy = "Fetch a fresh identity token for each exchange; if you did, somebody else has used yours."
+
+
+class StateUnavailable(Refusal):
+    """The broker cannot reach what it must remember, so it grants nothing."""
+
+    code, status = "state-unavailable", 503
+    remedy = "Try again shortly. The operator finds the cause in `/readyz` and in the log."
+
+
+# --- The upload token ------------------------------------------------------------------------------------------------
+
+
+class NoCredentials(Refusal):
+    """The upload carries no upload token."""
+
+    code, status = "no-credentials", 401
+    remedy = "Upload with the user name `__token__` and a minted upload token as the password."
+
+
+class InvalidUploadToken(Refusal):
+    """The credential is not an upload token that this broker minted for this index."""
+
+    code, status = "invalid-upload-token", 403
+    remedy = "Mint a token at this host and send it unchanged, with the user name `__token__`."
+
+
+class ExpiredUploadToken(Refusal):
+    """The upload token's time is over."""
+
+    code, status = "expired-upload-token", 403
+    remedy = "Mint a new one right before the upload."
+
+
+class RevokedToken(Refusal):
+    """The upload token was revoked; clients do so at the end of a run."""
+
+    code, status = "revoked-token", 403
+    remedy = (
+        "Mint a new one, with a fresh identity token. In GitLab, ask for one `id_tokens` entry for each publish step."
+    )
+
+
+class ProjectNotGranted(Refusal):
+    """The upload token does not cover this project."""
+
+    code, status = "project-not-granted", 403
+    remedy = "Compare the project's name with the publisher's `projects` and with the member's rights."
+
+
+# --- The upload ------------------------------------------------------------------------------------------------------
+
+
+class MalformedUpload(Refusal):
+    """The body is not a well-formed multipart form as package clients send it."""
+
+    code, status = "malformed-upload", 400
+    remedy = "Upload with uv, twine, pdm or another package client."
+
+
+class UnsupportedEncoding(Refusal):
+    """The body is compressed or transferred in a way that hides its length."""
+
+    code, status = "unsupported-encoding", 415
+    remedy = "Send the form without Content-Encoding."
+
+
+class TruncatedUpload(Refusal):
+    """The body ended before the form did."""
+
+    code, status = "truncated-upload", 400
+    remedy = "Upload again; something on the way cut the connection."
+
+
+class UnknownField(Refusal):
+    """The form has a field that no package client sends."""
+
+    code, status = "unknown-field", 400
+    remedy = "Upload with a current package client; tell us if a current one sends this field."
+
+
+class RepeatedField(Refusal):
+    """The form has a field twice that may stand there once."""
+
+    code, status = "repeated-field", 400
+    remedy = "Upload with a package client, one file a request."
+
+
+class MissingField(Refusal):
+    """The form lacks a field that every upload has."""
+
+    code, status = "missing-field", 400
+    remedy = (
+        "Upload with a current package client: `name`, `version`, `filetype`, `sha256_digest` and `content` are needed."
+    )
+
+
+class WrongAction(Refusal):
+    """The form asks the registry for something other than an upload of a file."""
+
+    code, status = "wrong-action", 400
+    remedy = "Only `:action=file_upload` passes; removing and registering are done at the registry."
+
+
+class FilenameMismatch(Refusal):
+    """The file's name is no distribution's name, or does not agree with the form's name, version and file type."""
+
+    code, status = "filename-mismatch", 400
+    remedy = "Build the distribution with a standard back end, and upload it under the name it was built with."
+
+
+class MetadataMismatch(Refusal):
+    """The metadata inside the archive is missing, or does not agree with the form."""
+
+    code, status = "metadata-mismatch", 400
+    remedy = "Build the distribution again with a standard back end, and upload it unchanged."
+
+
+class DigestMismatch(Refusal):
+    """The file is not the one whose digest the form states."""
+
+    code, status = "digest-mismatch", 400
+    remedy = "Upload again; the file was altered on the way, or after its digest was taken."
+
+
+class UploadStorage(Refusal):
+    """The broker has no space left to hold the file while it is checked."""
+
+    code, status = "upload-storage", 507
+    remedy = "Try again later; the operator makes room where `BROKER_SPOOL` points."
+
+
+# --- The registry ----------------------------------------------------------------------------------------------------
+
+
+class RegistryUnavailable(Refusal):
+    """The registry behind the broker did not answer."""
+
+    code, status = "registry-unavailable", 502
+    remedy = "Look whether the file arrived before uploading again; the operator looks at the registry."
+
+
+class RegistryCredential(Refusal):
+    """The registry refused the broker's own credential, not yours."""
+
+    code, status = "registry-credential", 502
+    remedy = "The operator renews `BROKER_REGISTRY_USERNAME` and `BROKER_REGISTRY_PASSWORD`."
+
+
+def every() -> list[type[Refusal]]:
+    """Every refusal there is, in the order of this file."""
+    return Refusal.__subclasses__()

@@ -1,0 +1,276 @@
+"""`BROKER_*` settings: from the environment or an env file, strict, with secrets also as `..._FILE`.
+
+`docs/reference/settings.md` is generated from the descriptions here. A wrong setting is a `SettingsError` that says
+what, where and how to mend it; nothing starts with one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PREFIX: Final = "BROKER_"
+
+ENV_FILE: Final = "BROKER_ENV_FILE"
+"""Names an env file; `broker serve --env-file` sets it, so that worker processes read the same one."""
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message holds one line a mistake, and never a secret's value."""
+
+
+def _plain_url(value: str) -> str:
+    # First, for what stands before an @ may hold a password, which `urlsplit` would take for a port and quote; and it
+    # drops line breaks, which are still in the value.
+    if not re.fullmatch(r"[!-?A-~]*", value):
+        raise ValueError("write a URL such as https://upload.acme.example, without user and white space")
+    parts = urlsplit(value)
+    # Reading the port is what finds a wrong one.
+    nonsense = parts.scheme not in {"https", "http"} or not parts.hostname or parts.port == 0
+    if nonsense or parts.query or parts.fragment or not re.fullmatch(r"[A-Za-z0-9.:_\[\]-]+", parts.netloc):
+        raise ValueError("write a URL such as https://upload.acme.example, without user, query and fragment")
+    return value
+
+
+def _origin(value: str) -> str:
+    _plain_url(value)
+    if urlsplit(value).path not in {"", "/"}:
+        raise ValueError("clients drop the path of the upload URL, so the broker needs a host of its own: no path here")
+    return value.rstrip("/")
+
+
+def _audience(value: str) -> str:
+    # GitLab's job variable is the audience in upper case, and clients differ on a leading digit.
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._:/-]{0,199}", value):
+        raise ValueError("begin with a letter; letters, digits and . _ : / - may follow")
+    return value
+
+
+def _path(value: str) -> str:
+    if not re.fullmatch(r"/(?:[A-Za-z0-9._~-]+/)*", value) or value.startswith(("/_/", "/.well-known/")):
+        raise ValueError("write a path such as /legacy/, with a slash at both ends")
+    return value
+
+
+class Settings(BaseSettings):
+    """What the broker reads at start."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    policies: Path = Field(default=Path("policies"), description="The folder of policies.")
+    public_url: Annotated[str, AfterValidator(_origin)] = Field(
+        description="What clients see, such as `https://upload.acme.example`; `iss` of the upload tokens."
+    )
+    audience: Annotated[str, AfterValidator(_audience)] = Field(
+        description="What identity tokens must carry in `aud`; begins with a letter."
+    )
+    state_url: SecretStr = Field(
+        default=SecretStr("sqlite:///state.db"),
+        description="Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...` or `redis+sentinel://...`.",
+    )
+    signing_keys: Path = Field(
+        description="A PEM file with an Ed25519 key, or a folder of `*.pem`; all verify, the last by name signs. "
+        "Make one with `broker keys new`."
+    )
+    upload_path: Annotated[str, AfterValidator(_path)] = Field(
+        default="/legacy/", description="The path of the upload route, served with and without the last `/`."
+    )
+    registry_url: Annotated[str, AfterValidator(_plain_url)] = Field(
+        description="Where uploads are sent on to: the registry's own upload URL. Let nobody but the broker reach it."
+    )
+    registry_username: str = Field(default="", description="The registry's user, that only the broker knows.")
+    registry_password: SecretStr = Field(default=SecretStr(""), description="The password of that user.")
+    registry_timeout_seconds: float = Field(
+        default=120.0, gt=0, le=3600, description="How long the registry may be silent while it takes a file."
+    )
+    tls_certificate: Path | None = Field(default=None, description="A PEM file: serve https itself. Needs the key too.")
+    tls_key: Path | None = Field(default=None, description="The private key of that certificate.")
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on.")
+    workers: int = Field(default=1, ge=1, le=64, description="Worker processes; all share the state.")
+    token_prefix: str = Field(
+        default="pypi-",
+        pattern=r"^[A-Za-z0-9_-]{0,40}$",
+        description="What upload tokens begin with; stock clients and secret scanners expect `pypi-`.",
+    )
+    exchanges_per_minute: int = Field(
+        default=120, ge=1, description="Exchanges for one repository, project or service account; more are refused."
+    )
+    upload_limit_bytes: int = Field(
+        default=1024**3, ge=1024, description="The largest upload, the form around the file included."
+    )
+    spool: Path | None = Field(
+        default=None,
+        description="A folder on a disk with room, where uploads lie while checked; default: the system's.",
+    )
+    audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
+    allow_loopback_issuers: bool = Field(
+        default=False, description="Development only: issuers may be `http://127.0.0.1:...`. Warned about at start."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values given by name, then the environment, then the env file; each may name files that hold secrets."""
+        del file_secret_settings
+        env_file = _EnvFile(settings_cls, env_file=getattr(dotenv_settings, "env_file", None))
+        return (
+            init_settings,
+            env_settings,
+            _SecretFiles(settings_cls, os.environ),
+            env_file,
+            _SecretFiles(settings_cls, env_file.told()),
+        )
+
+    def state_address(self) -> str:
+        """The state's URL, password and all: for the one who opens it."""
+        return self.state_url.get_secret_value()
+
+    @property
+    def upload_url(self) -> str:
+        """The index as clients name it; `aud` of the upload tokens."""
+        return self.public_url + self.upload_path
+
+
+class _EnvFile(DotEnvSettingsSource):
+    """The env file, but for the `..._FILE` names in it: those are for `_SecretFiles`."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if name.upper() not in _secret_files()}
+
+    def told(self) -> dict[str, str]:
+        """What the file says, names in upper case."""
+        return {name.upper(): value or "" for name, value in self.env_vars.items()}
+
+
+class _SecretFiles(EnvSettingsSource):
+    """`BROKER_REGISTRY_PASSWORD_FILE=/run/secrets/registry`: the file's text, but its last newline, is the secret."""
+
+    def __init__(self, settings_cls: type[BaseSettings], told: Mapping[str, str]) -> None:
+        super().__init__(settings_cls)
+        self._told = told
+
+    def __call__(self) -> dict[str, Any]:
+        values = {}
+        for variable, name in _secret_files().items():
+            path = self._told.get(variable)
+            if path is None:
+                continue
+            if variable.removesuffix("_FILE") in self._told:
+                raise SettingsError(f"{variable} is set, and so is {variable.removesuffix('_FILE')}: set one of them.")
+            try:
+                values[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{variable}: {path!r} cannot be read ({_reason(error)}).") from error
+        return values
+
+
+def secret_names() -> list[str]:
+    """The settings that may also be given as `..._FILE`."""
+    return [name for name, field in Settings.model_fields.items() if field.annotation is SecretStr]
+
+
+def _secret_files() -> dict[str, str]:
+    """'BROKER_REGISTRY_PASSWORD_FILE' -> 'registry_password'."""
+    return {f"{PREFIX}{name.upper()}_FILE": name for name in secret_names()}
+
+
+def load() -> Settings:
+    """Reads the settings from the environment, and what it does not say from the file that `BROKER_ENV_FILE` names.
+
+    Raises:
+        SettingsError: with one line for each mistake.
+    """
+    named = os.environ.get(ENV_FILE)
+    env_file = Path(named) if named else None
+    if env_file is not None and not env_file.is_file():
+        raise SettingsError(f"the env file {env_file} does not exist, or is no file.")
+    unknown = [_unknown(name) for name in sorted(os.environ) if name.startswith(PREFIX) and name not in _known()]
+    if unknown:
+        raise SettingsError("\n".join(unknown))
+    try:
+        settings = Settings(_env_file=env_file)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the env file {env_file} cannot be read ({_reason(error)}).") from error
+    _check_together(settings)
+    return settings
+
+
+def _known() -> set[str]:
+    return {PREFIX + name.upper() for name in Settings.model_fields} | {ENV_FILE} | _secret_files().keys()
+
+
+def _unknown(variable: str) -> str:
+    close = difflib.get_close_matches(variable, _known(), n=1)
+    return f"{variable}: there is no such setting." + (f" Did you mean {close[0]}?" if close else "")
+
+
+def _check_together(settings: Settings) -> None:
+    lines = []
+    if (settings.tls_certificate is None) != (settings.tls_key is None):
+        lines.append("BROKER_TLS_CERTIFICATE and BROKER_TLS_KEY: set both, or none.")
+    for name in ("tls_certificate", "tls_key"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            lines.append(f"{PREFIX}{name.upper()}: {path} is no file.")
+    if not lines and settings.tls_certificate is not None and settings.tls_key is not None:
+        lines += _check_certificate(settings.tls_certificate, settings.tls_key)
+    if settings.spool is not None and not settings.spool.is_dir():
+        lines.append(f"BROKER_SPOOL: {settings.spool} is no folder.")
+    if lines:
+        raise SettingsError("\n".join(lines))
+
+
+def _check_certificate(certificate: Path, key: Path) -> list[str]:
+    """Loads the two as the server will, which would only say it with a traceback, or ask for a pass phrase."""
+
+    def no_pass_phrase() -> str:
+        raise ValueError("the key has a pass phrase: write it without one, for its owner alone to read")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=no_pass_phrase)
+    except ValueError as error:
+        why = str(error)
+    except OSError as error:  # ssl.SSLError is one
+        mismatch = getattr(error, "reason", None) == "KEY_VALUES_MISMATCH"
+        why = "the key is not this certificate's" if mismatch else "they must be readable, and in PEM form"
+    else:
+        return []
+    return [f"BROKER_TLS_CERTIFICATE and BROKER_TLS_KEY: {certificate} and {key} do not do: {why}."]
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return _unknown(name.upper())
+    what = "is not set" if problem["type"] == "missing" else str(problem["msg"]).removeprefix("Value error, ")
+    return f"{PREFIX}{name.upper()}: {what[0].lower()}{what[1:]}. ({field.description})"
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or "unreadable" if isinstance(error, OSError) else "not UTF-8"

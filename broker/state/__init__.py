@@ -1,0 +1,190 @@
+"""What is remembered between requests, and shared by replicas. Two real implementations: SQLite and Redis.
+
+Both are held to one behaviour suite (`tests/state`), and to these laws:
+
+- Every method does what it says as a whole, or raises `StateUnavailable` (a refusal) within `DEADLINE_SECONDS` and has
+  done nothing, or nothing that grants anything. An answer can be lost after the work was done: then a token is spent,
+  or a record written, and nobody was told. Such a token earns nothing; a token that two callers could spend would.
+- A settlement repeated with the same attempt id is `Settled` again and changes nothing, so that a lost answer may be
+  asked for again. Ids of attempts are made by the broker and never used twice.
+- `now` is the caller's, read once for an attempt. What is kept for a time is kept at least that long.
+- Texts may hold anything, NUL and lone surrogates too, and come back as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from broker.audit import Record
+
+DEADLINE_SECONDS: Final = 2.0
+"""After which an operation gives up. Clients give up on the broker after 5 s, and an exchange makes two or three."""
+
+LONGEST_UPLOAD_SECONDS: Final = 3600
+"""How long after its token's end an upload that was begun in time may still be decided."""
+
+REVOCATION_MARGIN_SECONDS: Final = LONGEST_UPLOAD_SECONDS + 60
+"""How much longer than its token a revocation is kept. Were it forgotten before the gateway stops deciding uploads that
+the token began, a client that holds one open could outlive it. The minute is more than replicas' clocks differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """At most `burst` at once, refilled evenly over `per_seconds`.
+
+    Kept as the one moment when the whole burst is free again (the generic cell rate algorithm), in whole microseconds:
+    both implementations then reach the same answer, to the last one of a burst.
+    """
+
+    key: str
+    burst: int
+    per_seconds: int
+
+    def __post_init__(self) -> None:
+        """Refuses a limit that means nothing.
+
+        Raises:
+            ValueError: `burst` or `per_seconds` is less than one.
+        """
+        if self.burst < 1 or self.per_seconds < 1:
+            raise ValueError("a limit allows at least one in at least one second")
+
+    @property
+    def window(self) -> int:
+        """How far ahead a spent burst reaches, in microseconds."""
+        return self.per_seconds * 1_000_000
+
+    @property
+    def interval(self) -> int:
+        """What one costs, in microseconds. Rounded down, so that a whole burst always fits the window."""
+        return self.window // self.burst
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """An immutable id that a publisher's first use records."""
+
+    publisher: str
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """All that one exchange changes, to be done as a whole or not at all."""
+
+    now: float
+    limits: tuple[Limit, ...]
+    spend: str
+    """The key of the identity token: issuer and fingerprint."""
+    spend_until: int
+    """Epoch seconds until which it must be remembered; always after `now`."""
+    receipt: str
+    """The upload token's claims (never the token), to be given to whoever brings the same identity token again."""
+    pins: tuple[Pin, ...]
+    """Each field of a publisher at most once."""
+    record: Record
+
+    def __post_init__(self) -> None:
+        """Refuses what a store would silently forget or overwrite; it is our own mistake, never a caller's.
+
+        Raises:
+            ValueError: the token need not be remembered any more, or a limit or a pin stands twice.
+        """
+        if self.spend_until <= self.now:
+            raise ValueError("a token whose time is over cannot be spent: it would be forgotten at once")
+        if len(self.limits) > 1 and len({limit.key for limit in self.limits}) != len(self.limits):
+            raise ValueError("a limit stands twice in one settlement")
+        if len(self.pins) > 1 and len({(pin.publisher, pin.field) for pin in self.pins}) != len(self.pins):
+            raise ValueError("a pin stands twice in one settlement")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The token was spent, limits counted, pins and record written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverLimit:
+    """Nothing was written."""
+
+    retry_after_seconds: int
+    """Rounded up, at least 1; by then every limit has room for one, if nobody else takes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """The token was spent before; nothing was written but the count of limits."""
+
+    receipt: str
+    """Of the first time; empty where the first record is older than the retention and gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinTaken:
+    """Another identity was first; nothing was written but the count of limits."""
+
+    pin: Pin
+    """The first of the settlement's that another value stands for."""
+
+
+Outcome = Settled | OverLimit | Spent | PinTaken
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKeys:
+    """An issuer's key set as it was fetched."""
+
+    fetched_at: float
+    document: str
+    """The JWKS, JSON."""
+
+
+class State(Protocol):
+    """What the broker remembers.
+
+    Every method raises `StateUnavailable`, within `DEADLINE_SECONDS`, where the store cannot be reached or written.
+    """
+
+    async def settle(self, settlement: Settlement) -> Outcome:
+        """Atomically: counts the limits, spends the token, records pins, appends the record.
+
+        In this order, and the first that says no ends it. Of any number of calls with one `spend` key, at any number
+        of replicas, exactly one is `Settled` until `spend_until`; the same attempt again is `Settled` again. A pin
+        that is recorded with the same value already is no conflict.
+        """
+
+    async def append(self, record: Record) -> None:
+        """Appends a record."""
+
+    async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
+        """The newest `most` records (their bodies) of all or of one organization, oldest first.
+
+        "Newest" is by when they were appended. Those older than the retention go away in time, in no hurry.
+        """
+
+    async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """What first uses recorded: publisher -> field -> id, without the publishers that have none."""
+
+    async def revoke(self, token_id: str, until: int, record: Record) -> None:
+        """Atomically: revokes an upload token until it would expire (epoch seconds), and appends the record.
+
+        Kept for `REVOCATION_MARGIN_SECONDS` longer, and at least that long: another replica's clock may be behind.
+        """
+
+    async def is_revoked(self, token_id: str) -> bool:
+        """Whether an upload token was revoked."""
+
+    async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
+        """Keeps an issuer's keys (by URL), so that a restart survives the issuer's outage. Newer ones stay."""
+
+    async def stored_keys(self, issuer: str) -> StoredKeys | None:
+        """The keys last stored for an issuer."""
+
+    async def ping(self) -> None:
+        """Raises StateUnavailable unless a write succeeds now."""
+
+    async def close(self) -> None:
+        """Finishes what was begun, and frees connections and threads. What is called after is StateUnavailable."""

@@ -1,0 +1,43 @@
+"""From `BROKER_STATE_URL` to a State."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import unquote
+
+from broker.state import State
+from broker.state.redis import RedisState
+from broker.state.redis_servers import parse
+from broker.state.sqlite import SQLiteState
+
+
+def open_state(url: str, *, retention_days: int) -> State:
+    """The State that a URL names. Nothing is connected to or created yet: the first operation does that.
+
+    Args:
+        url: `sqlite:///state.db` (relative), `sqlite:////var/lib/broker/state.db`, or one of `redis_servers`.
+        retention_days: How long audit records are kept.
+
+    Raises:
+        ValueError: it is none of these, or the retention is less than a day. The message quotes nothing of the URL,
+            for that may hold a password.
+    """
+    if retention_days < 1:
+        raise ValueError("records are kept for at least a day")
+    if url.startswith("sqlite:"):
+        return SQLiteState(sqlite_file(url), retention_days=retention_days)
+    if url.startswith("redis"):
+        return RedisState(parse(url), retention_days=retention_days)
+    raise ValueError("a state URL begins with sqlite:///, redis://, rediss://, redis+sentinel:// or redis+cluster://")
+
+
+def sqlite_file(url: str) -> Path:
+    """'sqlite:///state.db' -> 'state.db'; 'sqlite:////var/state.db' -> '/var/state.db'.
+
+    Raises:
+        ValueError: it is no such URL.
+    """
+    text = unquote(url.removeprefix("sqlite:///"))
+    if not url.startswith("sqlite:///") or not text or "?" in url or "#" in url or "\0" in text or ":memory:" in text:
+        raise ValueError("a SQLite state is a file: write sqlite:///state.db, or sqlite:////var/lib/broker/state.db")
+    return Path(text)

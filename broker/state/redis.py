@@ -1,0 +1,211 @@
+"""State in Redis, for processes of several machines.
+
+What changes several things is one script (`redis_scripts`), on keys of one slot. Texts are sent as bytes.
+
+**Asked twice.** Where a connection breaks before the answer came, what is safe to repeat is asked once more, on a new
+connection and within the same deadline: all that reads, `store_keys`, and `settle`, for Redis remembers which attempt
+spent a token and answers it `Settled` again. `append` and `revoke` are not repeated, for a record could stand twice.
+
+**What an operator owes.** Redis must not forget what is spent: `maxmemory-policy noeviction` (`ping` refuses any
+other), persistence (`appendonly yes`), and with replicas `min-replicas-to-write 1`, as Redis answers before replicas
+have what was written, and a failover loses that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from redis.exceptions import ConnectionError as NotConnectedError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+
+from broker.audit import Record
+from broker.refusals import StateUnavailable
+from broker.state import (
+    DEADLINE_SECONDS,
+    REVOCATION_MARGIN_SECONDS,
+    Outcome,
+    OverLimit,
+    PinTaken,
+    Settled,
+    Settlement,
+    Spent,
+    StoredKeys,
+)
+from broker.state import redis_scripts as scripts
+from broker.state.encoding import to_bytes, to_text
+from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
+
+Argument = bytes | str | int
+
+
+class RedisState:
+    """The Protocol `State` in Redis, 6.2 or later.
+
+    Args:
+        servers: Connected to when first needed.
+        retention_days: How long records are kept, at least.
+    """
+
+    def __init__(self, servers: Servers, *, retention_days: int) -> None:
+        self._servers = servers
+        self._prefix = to_bytes(servers.prefix)
+        self._retention = retention_days * 86_400_000
+        self._client = Client(servers)
+        self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        hosts = ",".join(f"{host}:{port}" for host, port in self._servers.hosts)
+        return f"<RedisState {self._servers.kind} {hosts}>"
+
+    async def settle(self, settlement: Settlement) -> Outcome:
+        """As `State.settle`."""
+        record, limits, pins = settlement.record, settlement.limits, settlement.pins
+        keys = [
+            self._key("spend", settlement.spend),
+            *self._records_of(record),
+            *(self._key("limit", limit.key) for limit in limits),
+            *(self._key("pins", pin.publisher) for pin in pins),
+        ]
+        arguments: list[Argument] = [
+            self._retention,
+            to_bytes(record.body),
+            to_bytes(record.attempt),
+            to_bytes(settlement.receipt),
+            math.ceil((settlement.spend_until - settlement.now) * 1000),
+            int(settlement.now * 1_000_000),
+            len(limits),
+        ]
+        for limit in limits:
+            arguments += (limit.interval, limit.window)
+        for pin in pins:
+            arguments += (to_bytes(pin.field), to_bytes(pin.value))
+        match await self._run(scripts.SETTLE, keys, arguments):
+            case [b"settled"]:
+                return Settled()
+            case [b"over", wait]:
+                return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
+            case [b"spent", receipt]:
+                return Spent(receipt=to_text(receipt))
+            case taken:
+                return PinTaken(pin=pins[taken[1]])
+
+    async def append(self, record: Record) -> None:
+        """As `State.append`."""
+        arguments: list[Argument] = [self._retention, to_bytes(record.body)]
+        await self._run(scripts.APPEND, self._records_of(record), arguments, repeatable=False)
+
+    async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
+        """As `State.records`."""
+        if most < 1:
+            return []
+        keys = [self._key("records")]
+        if organization is not None:
+            keys.append(self._key("records-of", organization))
+        bodies = await self._run(scripts.RECORDS, keys, [most])
+        return [to_text(body) for body in reversed(bodies)]
+
+    async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """As `State.pins`."""
+        if not publishers:
+            return {}
+        found = await self._run(scripts.PINS, [self._key("pins", publisher) for publisher in publishers], [])
+        return {
+            publisher: {to_text(name): to_text(value) for name, value in zip(flat[::2], flat[1::2], strict=True)}
+            for publisher, flat in zip(publishers, found, strict=True)
+            if flat
+        }
+
+    async def revoke(self, token_id: str, until: int, record: Record) -> None:
+        """As `State.revoke`."""
+        seconds = max(until - record.at, 0) + REVOCATION_MARGIN_SECONDS
+        keys = [*self._records_of(record), self._key("revoked", token_id)]
+        arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000)]
+        await self._run(scripts.REVOKE, keys, arguments, repeatable=False)
+
+    async def is_revoked(self, token_id: str) -> bool:
+        """As `State.is_revoked`."""
+        return bool(await self._command("EXISTS", self._key("revoked", token_id)))
+
+    async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
+        """As `State.store_keys`."""
+        arguments: list[Argument] = [repr(keys.fetched_at), to_bytes(keys.document)]
+        await self._run(scripts.STORE_KEYS, [self._key("keys", issuer)], arguments)
+
+    async def stored_keys(self, issuer: str) -> StoredKeys | None:
+        """As `State.stored_keys`."""
+        fetched_at, document = await self._command("HMGET", self._key("keys", issuer), "fetched_at", "document")
+        return None if document is None else StoredKeys(fetched_at=float(fetched_at), document=to_text(document))
+
+    async def ping(self) -> None:
+        """As `State.ping`; also where Redis is set to forget keys when its memory is full."""
+        forgetful = await self._run(scripts.PING, [self._key("ping")], [])
+        if forgetful:
+            raise StateUnavailable("Redis forgets keys when its memory is full: set `maxmemory-policy noeviction`")
+
+    async def close(self) -> None:
+        """As `State.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(RedisError, OSError):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                for _ in range(MOST_CONNECTIONS):  # behind all who have a turn, or wait for one
+                    await self._turns.acquire()
+        with contextlib.suppress(RedisError, OSError):
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await self._client.close()
+
+    def _key(self, kind: str, name: str = "") -> bytes:
+        """'{broker}:pins:acme/widgets-release'."""
+        return b"%b:%b:%b" % (self._prefix, kind.encode(), to_bytes(name))
+
+    def _records_of(self, record: Record) -> tuple[bytes, bytes]:
+        return self._key("records"), self._key("records-of", record.organization)
+
+    async def _run(
+        self, script: scripts.Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, repeatable: bool = True
+    ) -> Any:
+        """What a script answers; it is sent in full only to a Redis that has not seen it since its start."""
+
+        async def ask() -> Any:
+            try:
+                return await self._send("EVALSHA", script.name, len(keys), *keys, *arguments)
+            except NoScriptError:
+                return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+
+        return await self._within_deadline(ask, repeatable=repeatable)
+
+    async def _command(self, name: str, *arguments: Argument) -> Any:
+        """What a command answers that only reads."""
+        return await self._within_deadline(lambda: self._send(name, *arguments), repeatable=True)
+
+    async def _send(self, *command: Argument) -> Any:
+        try:
+            return await self._client.redis.execute_command(*command)
+        except RuntimeError as error:
+            # uvloop's, for writing to a connection that the other side has just closed; asyncio has an OSError there.
+            raise NotConnectedError from error
+
+    async def _within_deadline(self, ask: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any:
+        """Waits for a turn and asks, once more where the connection broke and that is safe.
+
+        Raises:
+            StateUnavailable: there was no answer in time, or an error.
+        """
+        if self._closed:
+            raise StateUnavailable
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS), self._turns:
+                try:
+                    return await ask()
+                except NotConnectedError:
+                    if not repeatable:
+                        raise
+                    return await ask()
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise StateUnavailable from error

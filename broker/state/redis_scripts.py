@@ -1,0 +1,144 @@
+"""What Redis does as a whole: Lua scripts, run on the one slot of all of the broker's keys.
+
+- A script checks everything before it writes anything: Redis does not undo what a failed script wrote. What makes
+  writes fail (memory, a replica, too few replicas) fails the first of them. Were one to fail later, the caller gets an
+  error, and a token is spent at most.
+- Times to live are relative, in milliseconds. `EXAT` with a moment in the past answers success and stores nothing, and
+  the server's clock is not ours.
+- Records are trimmed by the server's clock, which also numbers them; every replica's would differ.
+- Lua's numbers are doubles: microseconds of this century stay exact, if they are written with `%.0f`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script, and the name that Redis knows it by once it has seen it."""
+
+    text: str
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Names it as Redis does."""
+        digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "name", digest)
+
+
+_APPEND = """
+local function append(records, of_organization, retention, body)
+  local now = redis.call('TIME')
+  local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(retention), 0))
+  local id = redis.call('XADD', records, 'MINID', '~', oldest, '*', 'body', body)
+  redis.call('PEXPIRE', records, retention)
+  redis.call('XADD', of_organization, 'MINID', '~', oldest, id, 'of', '')
+  redis.call('PEXPIRE', of_organization, retention)
+end
+"""
+
+SETTLE: Final = Script(
+    _APPEND
+    + """
+-- KEYS: the spent token, all records, the organization's records, each limit, each pin's publisher.
+-- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits,
+--       interval and window of each limit in us, field and value of each pin.
+local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
+if before[1] == ARGV[3] then return {'settled'} end
+
+local now, limits = tonumber(ARGV[6]), tonumber(ARGV[7])
+local counted, wait = {}, 0
+for i = 1, limits do
+  local interval, window = tonumber(ARGV[6 + 2 * i]), tonumber(ARGV[7 + 2 * i])
+  local free_at = tonumber(redis.call('GET', KEYS[3 + i]) or '0')
+  -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+  counted[i] = math.min(math.max(free_at, now), now + window) + interval
+  wait = math.max(wait, counted[i] - window - now)
+end
+if wait > 0 then return {'over', string.format('%.0f', wait)} end
+for i = 1, limits do
+  -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
+  local ms = math.ceil((counted[i] - now) / 1000) + 60000
+  redis.call('SET', KEYS[3 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+end
+
+if before[1] then return {'spent', before[2]} end
+
+local pins = #KEYS - 3 - limits
+for i = 1, pins do
+  local at = 6 + 2 * (limits + i)
+  local found = redis.call('HGET', KEYS[3 + limits + i], ARGV[at])
+  if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
+end
+
+redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+for i = 1, pins do
+  local at = 6 + 2 * (limits + i)
+  redis.call('HSET', KEYS[3 + limits + i], ARGV[at], ARGV[at + 1])
+end
+append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
+return {'settled'}
+"""
+)
+
+APPEND: Final = Script(
+    _APPEND
+    + """
+-- KEYS: all records, the organization's records. ARGV: retention in ms, body.
+append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+"""
+)
+
+REVOKE: Final = Script(
+    _APPEND
+    + """
+-- KEYS: all records, the organization's records, the token. ARGV: retention in ms, body, ms to remember the token.
+if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then redis.call('SET', KEYS[3], '', 'PX', ARGV[3]) end
+append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+"""
+)
+
+RECORDS: Final = Script(
+    """
+-- KEYS: all records, one organization's records where only those are wanted. ARGV: how many.
+local bodies = {}
+for _, entry in ipairs(redis.call('XREVRANGE', KEYS[#KEYS], '+', '-', 'COUNT', ARGV[1])) do
+  if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
+  if entry then bodies[#bodies + 1] = entry[2][2] end
+end
+return bodies
+"""
+)
+
+PINS: Final = Script(
+    """
+-- KEYS: publishers. Answers field, value, field, value ... for each.
+local found = {}
+for i, key in ipairs(KEYS) do found[i] = redis.call('HGETALL', key) end
+return found
+"""
+)
+
+STORE_KEYS: Final = Script(
+    """
+-- KEYS: the issuer. ARGV: when its keys were fetched, the document.
+local before = redis.call('HGET', KEYS[1], 'fetched_at')
+if before and tonumber(before) > tonumber(ARGV[1]) then return end
+redis.call('HSET', KEYS[1], 'fetched_at', ARGV[1], 'document', ARGV[2])
+"""
+)
+
+PING: Final = Script(
+    """
+-- KEYS: one to write. Answers the eviction policy, where that could make Redis forget what was spent.
+redis.call('SET', KEYS[1], '', 'PX', 60000)
+local memory = redis.pcall('INFO', 'memory')  -- which a user may not be allowed to ask
+if type(memory) ~= 'string' then return end
+local most, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:([%w-]+)')
+if most ~= '0' and policy ~= 'noeviction' then return policy end
+"""
+)

@@ -1,0 +1,141 @@
+"""State in one SQLite file, for any number of processes of one machine.
+
+Two threads: one writes, one reads, so that reading waits neither for a disk nor for another process's write lock
+(`sqlite_worker` has the laws of both, `sqlite_settling` the exchange, `sqlite_file` the schema). The functions here run
+in those threads, each within a transaction, and may run twice, the first time being rolled back.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from broker.audit import Record
+from broker.state import REVOCATION_MARGIN_SECONDS, Outcome, Settlement, StoredKeys
+from broker.state.encoding import to_bytes, to_text
+from broker.state.sqlite_file import Sweeper, connect
+from broker.state.sqlite_settling import APPEND, Settling, insert, row_of
+from broker.state.sqlite_worker import Worker
+
+
+class SQLiteState:
+    """The Protocol `State` in a file.
+
+    Args:
+        path: The file. It is made when first needed; its folder must be there.
+        retention_days: How long records are kept, at least.
+    """
+
+    def __init__(self, path: Path, *, retention_days: int) -> None:
+        self._path = path
+        self._sweeper = Sweeper(retention_days)
+        self._writer = Worker(path, connect, writes=True, chore=self._sweeper)
+        self._reader = Worker(path, connect, writes=False)
+
+    def __repr__(self) -> str:
+        return f"<SQLiteState {self._path}>"
+
+    async def settle(self, settlement: Settlement) -> Outcome:
+        """As `State.settle`."""
+        return await self._writer.do(Settling(settlement, self._sweeper.note))
+
+    async def append(self, record: Record) -> None:
+        """As `State.append`."""
+        row = row_of(record)
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            self._sweeper.note(record.at)
+            insert(cursor, APPEND, [row])
+
+        await self._writer.do(work)
+
+    async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
+        """As `State.records`."""
+        where, values = ("", ()) if organization is None else ("WHERE organization = ?", (to_bytes(organization),))
+
+        def work(cursor: sqlite3.Cursor) -> list[bytes]:
+            cursor.execute(
+                f"SELECT body FROM records {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two texts above
+                (*values, max(most, 0)),
+            )
+            return [body for (body,) in cursor]
+
+        return [to_text(body) for body in reversed(await self._reader.do(work))]
+
+    async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+        """As `State.pins`."""
+
+        def work(cursor: sqlite3.Cursor) -> dict[str, dict[str, str]]:
+            found: dict[str, dict[str, str]] = {}
+            for publisher in publishers:
+                cursor.execute("SELECT field, value FROM pins WHERE publisher = ?", (to_bytes(publisher),))
+                if fields := {to_text(field): to_text(value) for field, value in cursor}:
+                    found[publisher] = fields
+            return found
+
+        return await self._reader.do(work)
+
+    async def revoke(self, token_id: str, until: int, record: Record) -> None:
+        """As `State.revoke`."""
+        key, row = to_bytes(token_id), row_of(record)
+        kept_until = max(until, int(record.at) + 1) + REVOCATION_MARGIN_SECONDS
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            self._sweeper.note(record.at)
+            cursor.execute(
+                "INSERT INTO revocations (key, until) VALUES (?, ?)"
+                " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+                (key, kept_until),
+            )
+            insert(cursor, APPEND, [row])
+
+        await self._writer.do(work)
+
+    async def is_revoked(self, token_id: str) -> bool:
+        """As `State.is_revoked`."""
+        key = to_bytes(token_id)
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            return cursor.execute("SELECT 1 FROM revocations WHERE key = ?", (key,)).fetchone() is not None
+
+        return await self._reader.do(work)
+
+    async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
+        """As `State.store_keys`."""
+        row = (to_bytes(issuer), keys.fetched_at, to_bytes(keys.document))
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            cursor.execute(
+                "INSERT INTO issuer_keys (issuer, fetched_at, document) VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET fetched_at = excluded.fetched_at, document = excluded.document"
+                " WHERE excluded.fetched_at >= fetched_at",
+                row,
+            )
+
+        await self._writer.do(work)
+
+    async def stored_keys(self, issuer: str) -> StoredKeys | None:
+        """As `State.stored_keys`."""
+        key = to_bytes(issuer)
+
+        def work(cursor: sqlite3.Cursor) -> StoredKeys | None:
+            cursor.execute("SELECT fetched_at, document FROM issuer_keys WHERE issuer = ?", (key,))
+            row = cursor.fetchone()
+            return None if row is None else StoredKeys(fetched_at=row[0], document=to_text(row[1]))
+
+        return await self._reader.do(work)
+
+    async def ping(self) -> None:
+        """As `State.ping`."""
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            cursor.execute("INSERT OR REPLACE INTO heartbeat (id, at) VALUES (1, ?)", (time.time(),))
+
+        await self._writer.do(work)
+
+    async def close(self) -> None:
+        """As `State.close`."""
+        await self._reader.close()
+        await self._writer.close()

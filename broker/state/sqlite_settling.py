@@ -1,0 +1,180 @@
+"""Settling the exchanges that wait, many at once, each as if it were alone and in its turn.
+
+Each step of a statement, and each row that it gives is one, hands the interpreter over and takes it back, with the
+event loop busy on the other side: that costs more than what SQLite does meanwhile. So what all of them ask about is
+read at once, as one row, each is decided by what was read and what those before it changed, and the changes are written
+at once. All of it is in one transaction that holds the file's write lock, so nothing changes in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final
+
+from broker.audit import Record
+from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
+from broker.state.encoding import to_bytes, to_text
+
+APPEND: Final = "INSERT INTO records (at, organization, attempt, receipt, body) VALUES"
+
+Row = tuple[float, bytes, bytes, bytes, bytes]
+
+
+def row_of(record: Record, receipt: str = "") -> Row:
+    """A record's columns, as `APPEND` takes them."""
+    return record.at, to_bytes(record.organization), to_bytes(record.attempt), to_bytes(receipt), to_bytes(record.body)
+
+
+def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Writes rows, at least one, with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
+    row = f"({_marks(rows[0])})"
+    cursor.execute(f"{statement} {','.join([row] * len(rows))}", [value for values in rows for value in values])
+
+
+class Settling:
+    """A settlement in the file's own terms, made by the event loop and done by the thread.
+
+    Args:
+        note: Told of the settlement's `now` by the thread.
+    """
+
+    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend")
+
+    def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
+        self.settlement = settlement
+        self.note = note
+        self.now = settlement.now
+        self.spend = _hashed(settlement.spend)
+        self.limits = [(_hashed(limit.key), limit) for limit in settlement.limits]
+        self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
+        self.row = row_of(settlement.record, settlement.receipt)
+
+    def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
+        """Settles this one alone."""
+        (outcome,) = settle(cursor, [self])
+        return outcome
+
+
+def settle(cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> Sequence[Outcome]:
+    """Settles in the order given, as `State.settle` promises for each."""
+    batch = _Batch(cursor, settlings)
+    outcomes = [batch.settle(one) for one in settlings]
+    batch.write()
+    return outcomes
+
+
+class _Batch:
+    """What was read for some settlements, and what is to be written for those that were decided."""
+
+    def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
+        self._cursor = cursor
+        self._spends, self._limits = _known(
+            cursor, {one.spend for one in settlings}, {key for one in settlings for key, _ in one.limits}
+        )
+        self._settled: list[Settling] = []
+        self._spent: dict[bytes, Settling] = {}
+        self._counted: dict[bytes, int] = {}
+
+    def settle(self, one: Settling) -> Outcome:
+        """Decides one, after those before it."""
+        one.note(one.now)
+        before = self._before(one)
+        if before is not None and before[0] == one.row[2]:
+            return Settled()
+        if (seconds := self._count(one.limits, one.now)) > 0:
+            return OverLimit(retry_after_seconds=seconds)
+        if before is not None:
+            return Spent(receipt=to_text(before[1]))
+        if one.pins and (taken := _pin(self._cursor, one.pins, one.settlement.pins)) is not None:
+            return PinTaken(pin=taken)
+        self._settled.append(one)
+        self._spent[one.spend] = one
+        return Settled()
+
+    def write(self) -> None:
+        """Writes what was counted and settled. Pins are written already: others of the batch look at them there."""
+        if self._counted:
+            insert(self._cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(self._counted.items()))
+        if self._settled:
+            insert(self._cursor, APPEND, [one.row for one in self._settled])
+            # With AUTOINCREMENT and the write lock held, the rows of one statement are numbered one after the other.
+            numbered = enumerate(self._settled, (self._cursor.lastrowid or 0) - len(self._settled) + 1)
+            rows = [(one.spend, one.settlement.spend_until, number) for number, one in numbered]
+            insert(self._cursor, "INSERT OR REPLACE INTO spends (key, until, record) VALUES", rows)
+
+    def _before(self, one: Settling) -> tuple[bytes, bytes] | None:
+        """Who spent the token (attempt, receipt); None where nobody did, empty where the record is gone."""
+        earlier = self._spent.get(one.spend)
+        if earlier is not None and earlier.settlement.spend_until > one.now:
+            return earlier.row[2], earlier.row[3]
+        until, record = self._spends.get(one.spend, (0, 0))
+        if until <= one.now:
+            return None
+        self._cursor.execute("SELECT attempt, receipt FROM records WHERE id = ?", (record,))
+        found: tuple[bytes, bytes] | None = self._cursor.fetchone()
+        return found or (b"", b"")
+
+    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> int:
+        """Counts one for each limit; where one has no room, for none, and answers how many seconds to wait."""
+        moment, wait = int(now * 1_000_000), 0
+        counted: list[tuple[bytes, int]] = []
+        for key, limit in limits:
+            until = self._limits.get(key, moment)
+            # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+            free_at = min(max(until, moment), moment + limit.window)
+            counted.append((key, free_at + limit.interval))
+            wait = max(wait, free_at + limit.interval - limit.window - moment)
+        if wait > 0:
+            return -(-wait // 1_000_000)
+        self._limits.update(counted)
+        self._counted.update(counted)
+        return 0
+
+
+def _hashed(key: str) -> bytes:
+    """A key of known size, whatever callers put into it."""
+    return hashlib.sha256(to_bytes(key)).digest()
+
+
+def _known(
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int]]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment. By their keys."""
+    asked_spends, asked_limits = _padded(spends), _padded(limits)
+    spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
+    counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
+    query = f"SELECT ({spent} ({_marks(asked_spends)})), ({counted} ({_marks(asked_limits)}))"
+    spent, counted = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
+    return (
+        {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
+        {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
+    )
+
+
+def _padded(keys: Collection[bytes]) -> list[bytes]:
+    """With keys that nothing has, so that there are few statements to prepare, and the file's own cache holds them."""
+    size = 1 << (len(keys) - 1).bit_length() if keys else 0
+    return [*keys, *[b""] * (size - len(keys))]
+
+
+def _marks(values: Sequence[Any]) -> str:
+    """'?,?,?'"""
+    return ",".join("?" * len(values))
+
+
+def _fields(text: str | None) -> list[list[str]]:
+    """'a 1;b 2' -> [['a', '1'], ['b', '2']]"""
+    return [item.split(" ") for item in text.split(";")] if text else []
+
+
+def _pin(cursor: sqlite3.Cursor, rows: Sequence[tuple[bytes, bytes, bytes]], pins: Sequence[Pin]) -> Pin | None:
+    """Records pins; where one stands with another value, none, and answers that one."""
+    for (publisher, field, value), pin in zip(rows, pins, strict=True):
+        cursor.execute("SELECT value FROM pins WHERE publisher = ? AND field = ?", (publisher, field))
+        found = cursor.fetchone()
+        if found is not None and found[0] != value:
+            return pin
+    cursor.executemany("INSERT OR IGNORE INTO pins (publisher, field, value) VALUES (?, ?, ?)", rows)
+    return None

@@ -1,0 +1,297 @@
+"""From text to trusted claims: `peek` reads what is needed to find a key, `verify` makes the claims trustworthy.
+
+The only way to `Claims` is through `verify`. Rules, each with its own refusal:
+
+- compact JWS of three base64url segments, an object of strict JSON in UTF-8 as header and as payload, no `crit`
+  (malformed-token);
+- an asymmetric algorithm from the issuer's configuration, a key of that algorithm, a signature that fits
+  (invalid-signature);
+- `iss` equal to the *configured* issuer (unknown-issuer);
+- `aud` one string equal to ours: a list never passes (wrong-audience);
+- `exp`, `iat` whole or fractional numbers, `nbf` too where present (missing-claim, invalid-claim, expired-token,
+  token-not-yet-valid), and a bound on `exp - iat` (token-lifetime).
+
+PyJWT's algorithms check the signature. Its claim checks are not used: they coerce types, read a clock of their own and
+bound no lifetime (ADR 0002).
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import jwt
+from jwt.algorithms import get_default_algorithms
+
+from broker import refusals
+
+LEEWAY_SECONDS: Final = 30
+"""How far the clocks of an issuer and ours may differ. Replays are remembered for as long, and longer: see below."""
+
+REPLAY_MARGIN_SECONDS: Final = 60
+"""On top of the leeway, for which a spent token is remembered. Were a token forgotten before `verify` stops taking it,
+it could be exchanged twice, as happened elsewhere; so `Claims.replayable_until` is derived from the same constant."""
+
+LONGEST_TOKEN: Final = 16 * 1024
+"""Characters. Real identity tokens have 1,000 to 4,000."""
+
+LONGEST_CLAIM: Final = 1024
+"""Characters of one text claim."""
+
+ASYMMETRIC: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+"""What an operator may configure for an issuer: never `none`, never a shared secret."""
+
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)={0,2}")
+"""Padding of the signature is let pass and dropped: some libraries send it, and it is not part of what is signed."""
+_ALGORITHMS = {name: check for name, check in get_default_algorithms().items() if name in ASYMMETRIC}
+"""Whatever an issuer's configuration says: with a shared secret, anyone who knows a public key could sign."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnverifiedToken:
+    """A token nobody has verified. It says whose key to look for, and nothing else."""
+
+    issuer: str
+    key_id: str
+    algorithm: str
+    signing_input: str = field(repr=False)
+    signature: bytes = field(repr=False)
+    payload: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def fingerprint(self) -> str:
+        """The hash of the signed text: one for each token, whatever padding its signature was sent with."""
+        return hashlib.sha256(self.signing_input.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What an issuer signed. Every reader refuses by the claim's name; none coerces."""
+
+    values: Mapping[str, Any] = field(repr=False)
+    expires_at: float
+    fingerprint: str
+
+    @property
+    def replayable_until(self) -> int:
+        """Until when (epoch seconds) this token must be remembered once it is spent."""
+        return int(self.expires_at) + 1 + LEEWAY_SECONDS + REPLAY_MARGIN_SECONDS
+
+    def text(self, name: str) -> str:
+        """A claim that is a non-empty string of printable characters.
+
+        Raises:
+            MissingClaim: it is absent, null or empty.
+            InvalidClaim: it is of another type, too long, or has characters that cannot be printed.
+        """
+        value = self.optional_text(name)
+        if value is None:
+            raise refusals.MissingClaim(f"the identity token has no claim {name!r}")
+        return value
+
+    def optional_text(self, name: str) -> str | None:
+        """The same, or None where the claim is absent, null, or the empty string that providers send for "none".
+
+        Raises:
+            InvalidClaim: it is of another type, too long, or has characters that cannot be printed.
+        """
+        value = self.values.get(name)
+        if value is None or value == "":
+            return None
+        if not isinstance(value, str):
+            raise refusals.InvalidClaim(f"the claim {name!r} must be a string, and is {_kind(value)}")
+        if len(value) > LONGEST_CLAIM or not value.isprintable():
+            raise refusals.InvalidClaim(
+                f"the claim {name!r} is longer than {LONGEST_CLAIM} characters or not printable"
+            )
+        return value
+
+    def text_or_empty(self, name: str) -> str:
+        """A claim that is always there, and may be the empty string.
+
+        Raises:
+            MissingClaim: it is absent or null.
+            InvalidClaim: as `optional_text`.
+        """
+        if self.values.get(name) is None:
+            raise refusals.MissingClaim(f"the identity token has no claim {name!r}")
+        return self.optional_text(name) or ""
+
+    def number_text(self, name: str) -> str:
+        """A claim that is an immutable id: a string of decimal digits.
+
+        Raises:
+            MissingClaim, InvalidClaim: as `text`; also where it is not of digits.
+        """
+        value = self.text(name)
+        if not (value.isascii() and value.isdigit()):
+            raise refusals.InvalidClaim(f"the claim {name!r} must be a string of digits, and is {value!r}")
+        return value
+
+    def flag_text(self, name: str) -> bool | None:
+        """A claim that is the string "true" or "false", as GitHub and GitLab send flags; None where absent.
+
+        Raises:
+            InvalidClaim: it is anything else, the JSON booleans included.
+        """
+        value = self.optional_text(name)
+        if value not in {None, "true", "false"}:
+            raise refusals.InvalidClaim(f"the claim {name!r} must be the string 'true' or 'false', and is {value!r}")
+        return None if value is None else value == "true"
+
+    def truth(self, name: str) -> bool:
+        """A claim that is a JSON boolean.
+
+        Raises:
+            MissingClaim: it is absent or null.
+            InvalidClaim: it is of another type, the strings "true" and "false" included.
+        """
+        value = self.values.get(name)
+        if value is None:
+            raise refusals.MissingClaim(f"the identity token has no claim {name!r}")
+        if not isinstance(value, bool):
+            raise refusals.InvalidClaim(f"the claim {name!r} must be true or false, and is {_kind(value)}")
+        return value
+
+
+def peek(text: str) -> UnverifiedToken:
+    """Reads whose key to look for.
+
+    Raises:
+        MalformedToken: the text is no compact JWS of a JSON object with an `iss`, or its header has a `crit` (RFC 7515
+            section 4.1.11: what is critical and not understood must be refused, and we understand none).
+    """
+    parts = _COMPACT.fullmatch(text) if len(text) <= LONGEST_TOKEN else None
+    if parts is None:
+        raise refusals.MalformedToken("a token is three base64url segments with dots between them")
+    key_id, algorithm = _read_header(parts[1])
+    payload = _json_object(parts[2], "payload")
+    issuer = payload.get("iss")
+    if not isinstance(issuer, str):
+        raise refusals.MalformedToken("a token's payload names its issuer as `iss`, a string")
+    return UnverifiedToken(
+        issuer=issuer,
+        key_id=key_id,
+        algorithm=algorithm,
+        signing_input=f"{parts[1]}.{parts[2]}",
+        signature=_decode(parts[3], "signature"),
+        payload=payload,
+    )
+
+
+@functools.lru_cache(maxsize=64)  # an issuer's tokens all have the same header, until it rotates its keys
+def _read_header(segment: str) -> tuple[str, str]:
+    header = _json_object(segment, "header")
+    key_id, algorithm = header.get("kid"), header.get("alg")
+    if not isinstance(key_id, str) or not isinstance(algorithm, str):
+        raise refusals.MalformedToken("a token's header names `alg` and `kid`, both strings")
+    if "crit" in header or "b64" in header:
+        raise refusals.MalformedToken("the token's header has critical extensions, and the broker understands none")
+    return key_id, algorithm
+
+
+def verify(
+    token: UnverifiedToken,
+    key: jwt.PyJWK,
+    *,
+    issuer: str,
+    audience: str,
+    algorithms: Sequence[str],
+    longest_seconds: int,
+    now: float,
+) -> Claims:
+    """Makes claims of a token, or refuses it by the rules at the top of this file.
+
+    Args:
+        key: The issuer's key of the token's `kid`; it carries the algorithm it is for.
+        issuer: The URL of the *configured* issuer. The token's own would be compared with itself.
+        algorithms: What the operator trusts this issuer with.
+        longest_seconds: The bound on `exp - iat`.
+        now: Epoch seconds, read once for the whole exchange.
+    """
+    _check_signature(token, key, algorithms)
+    claims = token.payload
+    if claims["iss"] != issuer:
+        raise refusals.UnknownIssuer("the token's issuer is not the one it was verified for")
+    told = claims.get("aud")
+    if told is None:
+        raise refusals.MissingClaim("the identity token has no claim 'aud'")
+    if told != audience:
+        raise refusals.WrongAudience(f"the token's audience must be the string {audience!r}, and nothing beside it")
+    expires_at, issued_at = _moment(claims, "exp"), _moment(claims, "iat")
+    if now >= expires_at + LEEWAY_SECONDS:
+        raise refusals.ExpiredToken
+    starts_at = max(issued_at, _moment(claims, "nbf")) if "nbf" in claims else issued_at
+    if now < starts_at - LEEWAY_SECONDS:
+        raise refusals.TokenNotYetValid
+    if not 0 < expires_at - issued_at <= longest_seconds:
+        raise refusals.TokenLifetime(f"the token may live {longest_seconds} s, from 'iat' to 'exp'")
+    return Claims(values=claims, expires_at=expires_at, fingerprint=token.fingerprint)
+
+
+def _check_signature(token: UnverifiedToken, key: jwt.PyJWK, algorithms: Sequence[str]) -> None:
+    # The key's own algorithm decides, so that a token cannot choose how it is checked (RFC 8725 section 3.1).
+    algorithm = _ALGORITHMS.get(token.algorithm)
+    if algorithm is None or token.algorithm not in algorithms or token.algorithm != key.algorithm_name:
+        raise refusals.InvalidSignature(f"the issuer does not sign with the algorithm {token.algorithm[:20]!r}")
+    try:
+        fits = algorithm.verify(token.signing_input.encode(), key.key, token.signature)
+    except Exception:  # noqa: BLE001 - whatever the libraries raise at hostile bytes, they did not say that it fits
+        fits = False
+    if not fits:
+        raise refusals.InvalidSignature
+
+
+def _decode(segment: str, name: str) -> bytes:
+    try:
+        decoded = base64.urlsafe_b64decode(segment + "==")  # more padding than is needed does no harm
+    except ValueError as error:
+        raise refusals.MalformedToken(f"the token's {name} is not base64url") from error
+    return decoded
+
+
+def _json_object(segment: str, name: str) -> dict[str, Any]:
+    try:
+        # Decoded here: `json.loads` takes bytes of any UTF, and lone surrogates in them (RFC 7519 section 7.2: UTF-8).
+        value = _JSON.decode(_decode(segment, name).decode())
+    except (ValueError, RecursionError) as error:
+        raise refusals.MalformedToken(f"the token's {name} is not JSON without repeated names") from error
+    if not isinstance(value, dict):
+        raise refusals.MalformedToken(f"the token's {name} is not a JSON object")
+    return value
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Two readers of one document must not see different values (RFC 8725 section 3.12 in spirit, RFC 7519 section 4).
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a name stands twice")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> float:
+    """A NumericDate (RFC 7519 section 2): a JSON number, and neither `true` nor beyond what a clock shows."""
+    value = claims.get(name)
+    if value is None:
+        raise refusals.MissingClaim(f"the identity token has no claim {name!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1 << 40:
+        raise refusals.InvalidClaim(f"the claim {name!r} must be a number of seconds since 1970")
+    return float(value)
+
+
+def _kind(value: object) -> str:
+    names = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return names.get(type(value), "of another type")

@@ -1,0 +1,1 @@
+"""Routes in, answers out: a file an audience. Handlers parse, call one thing, and render."""

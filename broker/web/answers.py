@@ -1,0 +1,154 @@
+"""What every answer has in common: the attempt id, `no-store`, and one place where a refusal becomes an answer.
+
+A refusal's body serves all clients at once: PyPI's `message` and `errors`, which twine and gh-action read unguarded,
+and the members of RFC 9457.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker import refusals
+from broker.audit import new_attempt_id
+from broker.logs import logger
+from broker.refusals import Refusal
+
+ATTEMPT_HEADER: Final = "Attempt-Id"
+
+BODY_SECONDS: Final = 5.0
+"""For a body that `read_body` reads: a few kilobytes, which clients send at once."""
+
+INTERNAL: Final = 500
+"""Statuses from here on are not the caller's fault."""
+
+
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+
+
+class Json(Response):
+    """A JSON answer that no cache keeps: it may hold a token, or depend on one."""
+
+    media_type = "application/json"
+
+    def __init__(self, value: Any, status: int = 200, media_type: str | None = None, **headers: str) -> None:
+        super().__init__(
+            _ENCODE(value),
+            status,
+            {"Cache-Control": "no-store", **{name.replace("_", "-"): text for name, text in headers.items()}},
+            media_type or self.media_type,
+        )
+
+
+def refused(refusal: Refusal, attempt_id: str) -> Response:
+    """The answer to a refusal."""
+    description = f"{refusal.detail} ({refusal.expected})" if refusal.expected else refusal.detail
+    body = {
+        "message": f"{refusal.code}: {description}",
+        "errors": [{"code": refusal.code, "description": description}],
+        "type": f"urn:trusted-publishing-broker:refusal:{refusal.code}",
+        # uv shows title and detail of a refused upload, and nothing else: so the code stands here too.
+        "title": f"{refusal.code}: {refusal.title().removesuffix('.')}",
+        "status": refusal.status,
+        "detail": f"{description}. {refusal.remedy}",
+        "attempt": attempt_id,
+    }
+    headers = {}
+    if refusal.retry_after_seconds is not None:
+        headers["Retry_After"] = str(refusal.retry_after_seconds)
+    if isinstance(refusal, refusals.NoCredentials):
+        headers["WWW_Authenticate"] = 'Basic realm="upload tokens", charset="UTF-8"'
+    return Json(body, refusal.status, "application/problem+json", **headers)
+
+
+class Attempts:
+    """Gives each request its attempt id, says it in the answer, and answers what handlers raise.
+
+    The one place where a refusal becomes an answer. What is no refusal is our bug: logged with the attempt id, and
+    answered without detail.
+    """
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float]) -> None:
+        self.app = app
+        self.clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        attempt_id = new_attempt_id(self.clock())
+        scope["attempt"] = attempt_id
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], (ATTEMPT_HEADER.lower().encode(), attempt_id.encode())]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:  # noqa: BLE001 - the last line before the caller
+            answer = _answer(error, scope, attempt_id)
+            if not started:
+                await answer(scope, receive, send_with_id)
+
+
+def _answer(error: Exception, scope: Scope, attempt_id: str) -> Response:
+    if isinstance(error, Refusal):
+        if error.status >= INTERNAL:
+            tell_operator(error, attempt_id)
+        return refused(error, attempt_id)
+    logger().error("internal error", attempt=attempt_id, path=scope["path"], exc_info=error)
+    body = {"message": "internal error", "errors": [], "status": INTERNAL, "attempt": attempt_id}
+    return Json(body, INTERNAL)
+
+
+def tell_operator(refusal: Refusal, attempt_id: str) -> None:
+    """Logs what the operator must mend, and no caller can: what is down, full, or does not take our credential."""
+    say = logger().error if isinstance(refusal, refusals.RegistryCredential) else logger().warning
+    cause = refusal.__cause__
+    say(refusal.code, attempt=attempt_id, detail=refusal.detail, cause="" if cause is None else repr(cause))
+
+
+def refuse_unrouted(_: Request, error: Exception) -> Response:
+    """Turns what the router says into our refusals."""
+    status = error.status_code if isinstance(error, HTTPException) else 0
+    raise refusals.MethodNotAllowed if status == refusals.MethodNotAllowed.status else refusals.NotFound
+
+
+async def read_body(request: Request, most_bytes: int) -> bytes:
+    """The body, if it is not too large; what was declared and what came are both counted.
+
+    Raises:
+        RequestTooLarge
+        MalformedRequest: it did not come whole, or not in `BODY_SECONDS`.
+    """
+    if (declared_bytes(request) or 0) > most_bytes:
+        raise refusals.RequestTooLarge
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise refusals.RequestTooLarge
+    except (ClientDisconnect, TimeoutError) as error:
+        raise refusals.MalformedRequest(f"the body did not come whole in {BODY_SECONDS:.0f} s") from error
+    return bytes(body)
+
+
+def declared_bytes(request: Request) -> int | None:
+    """What Content-Length says; None where it is absent or no plain number."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if re.fullmatch(r"[0-9]{1,18}", declared) else None

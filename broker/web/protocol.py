@@ -1,0 +1,98 @@
+"""HTTP on a connection, with the bounds that uvicorn leaves to a proxy in front: not every broker has one.
+
+Laws:
+
+- what of a request is no body (its line, headers, trailers, the framing of chunks) is of bounded size: `httptools`
+  keeps it all, a header without end included, and twenty times over where the headers are small;
+- the head of a request comes within `HEAD_SECONDS`, from the connection's or its own first byte;
+- what breaks a bound is told so where an answer can still be sent, and the connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from broker import refusals
+from broker.audit import new_attempt_id
+from broker.web.answers import ATTEMPT_HEADER, refused
+
+MOST_HEAD_BYTES: Final = 64 * 1024
+"""The longest upload token, as a Basic credential, takes 44 KiB."""
+
+HEAD_SECONDS: Final = 10.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, bounded by the laws above. uvicorn bounds how long a connection is idle between requests."""
+
+    _unbodied = 0
+    """Bytes of this request that were no body, counted by what the socket gave at a time."""
+    _in_body = False
+    """The head is complete, and the message is not."""
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Starts the clock for the first head."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops the clock."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes some bytes in, and ends the connection where a bound is broken."""
+        self._unbodied += len(data)
+        super().data_received(data)
+        if self._unbodied > MOST_HEAD_BYTES:
+            self._refuse(refusals.RequestTooLarge(f"a request's head may have {MOST_HEAD_BYTES} bytes"))
+        elif not self._in_body and self._timer is None and not self._is_answering():
+            self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        """The head came in time."""
+        self._stop_timer()
+        self._in_body = True
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """What is body is bounded by those who read it."""
+        self._unbodied -= len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """What follows is the next request's."""
+        self._unbodied, self._in_body = 0, False
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuses what uvicorn cannot parse in the form that all refusals have."""
+        del msg
+        self._refuse(refusals.MalformedHttp())
+
+    def _is_answering(self) -> bool:
+        return not getattr(self.cycle, "response_complete", True)  # uvicorn's is None at first, and not typed so
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _refuse(self, refusal: refusals.Refusal) -> None:
+        if self._is_answering() or self.transport.is_closing():
+            self.transport.abort()  # an answer is under way that this one would stand in the middle of
+            return
+        attempt_id = new_attempt_id(time.time())
+        answer = refused(refusal, attempt_id)
+        headers = [*answer.raw_headers, (ATTEMPT_HEADER.encode(), attempt_id.encode()), (b"connection", b"close")]
+        head = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self.transport.write(b"HTTP/1.1 %d Refused\r\n%b\r\n%b" % (answer.status_code, head, bytes(answer.body)))
+        self.transport.close()

@@ -1,0 +1,77 @@
+"""The upload route: what package clients POST files to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from broker import refusals
+from broker.gateway import Gateway, Upload
+from broker.web.answers import declared_bytes
+
+DRAIN_BYTES: Final = 64 * 1024 * 1024
+DRAIN_SECONDS: Final = 10.0
+"""What is still read, and dropped, of a refused upload: clients that send first and read later then see the refusal
+instead of a broken pipe. Beyond it the connection ends."""
+
+SILENCE_SECONDS: Final = 60.0
+"""How long a client may send nothing in the middle of an upload."""
+
+
+def routes(gateway: Gateway, upload_path: str) -> list[Route]:
+    """The upload path, with and without its last `/`: a redirect would lose the body."""
+
+    async def upload(request: Request) -> Response:
+        body = _body(request)
+        try:
+            answer = await gateway.publish(_upload(request, body), request.scope["attempt"])
+        except refusals.Refusal:
+            await _drain(body)
+            raise
+        return PlainTextResponse(answer.text, answer.status, {"Cache-Control": "no-store"})
+
+    paths = dict.fromkeys((upload_path, upload_path.rstrip("/") or "/"))
+    return [Route(path, upload, methods=["POST"]) for path in paths]
+
+
+def _upload(request: Request, body: AsyncIterator[bytes]) -> Upload:
+    headers = request.headers
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    return Upload(
+        authorization=headers.get("authorization"),
+        content_type=headers.get("content-type", ""),
+        content_length=declared_bytes(request),
+        encoded=encoding != "identity" or "transfer-encoding" in headers,
+        body=body,
+    )
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                chunk = await anext(stream, None)
+        except ClientDisconnect as error:
+            raise refusals.TruncatedUpload("the client went away before the form was complete") from error
+        except TimeoutError as error:
+            raise refusals.TruncatedUpload(f"the client sent nothing for {SILENCE_SECONDS:.0f} s") from error
+        if chunk is None:
+            return
+        yield chunk
+
+
+async def _drain(body: AsyncIterator[bytes]) -> None:
+    dropped = 0
+    with contextlib.suppress(TimeoutError, refusals.TruncatedUpload):
+        async with asyncio.timeout(DRAIN_SECONDS):
+            async for chunk in body:
+                dropped += len(chunk)
+                if dropped > DRAIN_BYTES:
+                    return

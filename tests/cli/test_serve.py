@@ -1,0 +1,257 @@
+"""`broker serve` does not start with anything wrong, and says what, where and how to mend it, in one screen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from broker.audit import Record
+from broker.cli import main, serve
+from broker.playground.certificates import make_certificates
+from broker.playground.processes import free_port
+from broker.state.opening import open_state
+from tests.environment import environment
+from tests.harness import ACME, Setup
+
+Change = Callable[[Path, dict[str, str]], None]
+
+
+def write(folder: Path) -> dict[str, str]:
+    """All that a broker needs, as `BROKER_*`."""
+    written = Setup(folder=folder).write()
+    return {
+        "BROKER_POLICIES": str(written.policies),
+        "BROKER_PUBLIC_URL": written.public_url,
+        "BROKER_AUDIENCE": written.audience,
+        "BROKER_STATE_URL": written.state_address(),
+        "BROKER_SIGNING_KEYS": str(written.signing_keys),
+        "BROKER_REGISTRY_URL": written.registry_url,
+    }
+
+
+def without_audience(_: Path, values: dict[str, str]) -> None:
+    del values["BROKER_AUDIENCE"]
+
+
+def misspelt_field(folder: Path, _: dict[str, str]) -> None:
+    (folder / "policies" / "organizations" / "acme.yaml").write_text(ACME.replace("workflow:", "workflows:"))
+
+
+def two_mistakes(folder: Path, _: dict[str, str]) -> None:
+    text = ACME.replace("role: owner", "role: boss").replace("issuer: google", "issuer: gogle")
+    (folder / "policies" / "organizations" / "acme.yaml").write_text(text)
+
+
+def many_mistakes(folder: Path, _: dict[str, str]) -> None:
+    members = "".join(f"  m{n}: {{role: boss}}\n" for n in range(50))
+    (folder / "policies" / "organizations" / "acme.yaml").write_text(ACME.replace("members:\n", f"members:\n{members}"))
+
+
+def no_policies(_: Path, values: dict[str, str]) -> None:
+    values["BROKER_POLICIES"] += "-elsewhere"
+
+
+def no_key(folder: Path, _: dict[str, str]) -> None:
+    (folder / "signing.pem").unlink()
+
+
+def empty_key_folder(folder: Path, values: dict[str, str]) -> None:
+    (folder / "keys").mkdir()
+    values["BROKER_SIGNING_KEYS"] = str(folder / "keys")
+
+
+def no_pem(folder: Path, _: dict[str, str]) -> None:
+    (folder / "signing.pem").write_text("hello")
+
+
+def rsa_key(folder: Path, _: dict[str, str]) -> None:
+    pem = generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "signing.pem").write_bytes(pem)
+
+
+def foreign_state_url(_: Path, values: dict[str, str]) -> None:
+    values["BROKER_STATE_URL"] = "postgres://user:hunter2@db"
+
+
+def no_tls_key(folder: Path, values: dict[str, str]) -> None:
+    values["BROKER_TLS_CERTIFICATE"] = str(folder / "signing.pem")
+
+
+def tls(folder: Path, values: dict[str, str], certificate: str, key: str) -> None:
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+        make_certificates(folder / name)
+    values["BROKER_TLS_CERTIFICATE"], values["BROKER_TLS_KEY"] = str(folder / certificate), str(folder / key)
+
+
+def foreign_tls_key(folder: Path, values: dict[str, str]) -> None:
+    tls(folder, values, "one/certificate.pem", "other/certificate.key.pem")
+
+
+def swapped_tls_files(folder: Path, values: dict[str, str]) -> None:
+    tls(folder, values, "one/certificate.key.pem", "one/certificate.pem")
+
+
+def locked_tls_key(folder: Path, values: dict[str, str]) -> None:
+    tls(folder, values, "one/certificate.pem", "locked.pem")
+    locked = Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2")
+    (folder / "locked.pem").write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*locked))
+
+
+def host_of_somebody_else(_: Path, values: dict[str, str]) -> None:
+    values["BROKER_HOST"] = "192.0.2.1"
+
+
+def no_folder_for_state(folder: Path, values: dict[str, str]) -> None:
+    values["BROKER_STATE_URL"] = f"sqlite:///{folder}/nowhere/state.db"
+
+
+def state_of_something_else(folder: Path, values: dict[str, str]) -> None:
+    (folder / "state.db").write_text("hello, this is my diary and no database")
+    values["BROKER_STATE_URL"] = f"sqlite:///{folder}/state.db"
+
+
+def missing_env_file(folder: Path, values: dict[str, str]) -> None:
+    values["BROKER_ENV_FILE"] = str(folder / "nowhere.env")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without_audience, ["BROKER_AUDIENCE", "is not set"]),
+        (misspelt_field, ["organizations/acme.yaml:", "publishers.widgets-release.workflows", "workflow"]),
+        (two_mistakes, ["members.alice.role", "publishers.tools-bot.issuer", "google"]),
+        (many_mistakes, ["members.m0.role", "and 42 more", "broker check"]),
+        (no_policies, ["policies-elsewhere"]),
+        (no_key, ["BROKER_SIGNING_KEYS", "signing.pem", "broker keys new"]),
+        (empty_key_folder, ["BROKER_SIGNING_KEYS", "no *.pem file", "broker keys new"]),
+        (no_pem, ["signing.pem", "PEM"]),
+        (rsa_key, ["signing.pem", "not an Ed25519 key"]),
+        (foreign_state_url, ["BROKER_STATE_URL", "sqlite:///"]),
+        (no_tls_key, ["BROKER_TLS_KEY"]),
+        (foreign_tls_key, ["BROKER_TLS_CERTIFICATE", "BROKER_TLS_KEY", "not this certificate's"]),
+        (swapped_tls_files, ["BROKER_TLS_CERTIFICATE", "BROKER_TLS_KEY", "in PEM form"]),
+        (locked_tls_key, ["BROKER_TLS_KEY", "pass phrase"]),
+        (host_of_somebody_else, ["BROKER_HOST", "192.0.2.1", "cannot be listened on"]),
+        (no_folder_for_state, ["BROKER_STATE_URL", "nowhere/state.db", "cannot be written"]),
+        (state_of_something_else, ["BROKER_STATE_URL", "state.db", "not a database"]),
+        (missing_env_file, ["nowhere.env", "does not exist"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_is_wrong_is_said_in_one_screen_and_nothing_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: Change, words: list[str]
+) -> None:
+    values = write(tmp_path)
+    change(tmp_path, values)
+    with environment(**values):
+        assert main(["serve"]) == 1
+    told = capsys.readouterr().err
+    assert all(word in told for word in ["broker serve: not started", *words]), told
+    assert len(told.splitlines()) <= 24
+    assert "Traceback" not in told
+    assert "hunter2" not in told
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, environment(**write(tmp_path)):
+        port = taken.getsockname()[1]
+        assert main(["serve", "--port", str(port)]) == 1
+    told = capsys.readouterr()
+    assert f"127.0.0.1 port {port} cannot be listened on (Address already in use)" in told.err
+    assert told.out == ""
+
+
+def test_a_key_is_made_for_its_owner_alone_and_never_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "new", str(tmp_path / "keys")]) == 0
+    assert main(["keys", "new", str(tmp_path / "keys" / "zz.pem")]) == 0
+    ids = [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()]
+    for file in (tmp_path / "keys").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    before = (tmp_path / "keys" / "zz.pem").read_bytes()
+    assert main(["keys", "new", str(tmp_path / "keys" / "zz.pem")]) == 1
+    assert "File exists" in capsys.readouterr().err
+    assert (tmp_path / "keys" / "zz.pem").read_bytes() == before
+    assert main(["keys", "list", str(tmp_path / "keys")]) == 0
+    files = sorted((tmp_path / "keys").iterdir())
+    assert capsys.readouterr().out.splitlines() == [f"{ids[0]}  {files[0]}", f"{ids[1]}  {files[1]}  signs"]
+    assert main(["keys", "list", str(tmp_path / "nothing")]) == 1
+    assert "broker keys new" in capsys.readouterr().err
+
+
+def test_the_audit_tail_prints_records_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = f"sqlite:///{tmp_path}/state.db"
+    asyncio.run(store(state, "a", "b", "c"))
+    assert main(["audit", "tail", "-n", "2", "--state", state]) == 0
+    assert capsys.readouterr().out.splitlines() == ["b", "c"]
+    assert main(["audit", "tail", "--state", "mysql://x:hunter2@y"]) == 1
+    assert main(["audit", "tail", "--state", f"sqlite:///{tmp_path}/nowhere.db"]) == 1
+    assert not (tmp_path / "nowhere.db").exists()
+    with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        other.execute("CREATE TABLE x (y)")
+    assert main(["audit", "tail", "--state", f"sqlite:///{tmp_path}/other.db"]) == 1
+    assert main(["audit", "tail", "--state", f"redis://:hunter2@127.0.0.1:{free_port()}"]) == 1
+    wrong, missing, foreign, unreachable = capsys.readouterr().err.splitlines()
+    assert "sqlite:///" in wrong
+    assert "there is no state at" in missing
+    assert "something else than a broker" in foreign
+    assert "connecting to 127.0.0.1" in unreachable
+    assert "hunter2" not in wrong + unreachable
+
+
+@pytest.mark.parametrize("most", ["0", "-3", "x"])
+def test_the_audit_tail_prints_at_least_one_record(most: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["audit", "tail", "-n", most])
+    assert f"invalid number value: '{most}'" in capsys.readouterr().err
+
+
+async def store(url: str, *bodies: str) -> None:
+    state = open_state(url, retention_days=400)
+    for body in bodies:
+        await state.append(Record(attempt=body, at=1.8e9, organization="acme", body=body))
+    await state.close()
+
+
+@pytest.mark.parametrize("verb", ["", "serve", "check", "keys", "keys new", "audit", "audit tail", "playground"])
+def test_every_help_says_more_than_its_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*verb.split(), "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 6
+
+
+def test_the_env_file_flag_is_for_workers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with environment(**write(tmp_path)):
+        assert main(["serve", "--env-file", str(tmp_path / "nowhere.env")]) == 1
+    assert "nowhere.env" in capsys.readouterr().err
+
+
+def test_a_worker_serves_what_the_environment_says(tmp_path: Path) -> None:
+    before = gc.get_threshold()
+    try:
+        with environment(**write(tmp_path)):
+            assert any(getattr(route, "path", "") == "/legacy/" for route in serve.worker().routes)
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)

@@ -1,0 +1,41 @@
+"""What policies mean where they say nothing: the safe thing."""
+
+from __future__ import annotations
+
+from broker.policy.model import Issuer, Member, Organization, Policies
+from broker.providers import PROVIDERS
+from tests.fakes import publisher
+
+
+def test_an_issuer_is_enabled_strict_and_signs_with_rs256_alone() -> None:
+    issuer = Issuer(name="ci", url="https://ci.example", provider=PROVIDERS["github"], longest_token_seconds=3600)
+    assert (issuer.disabled, issuer.replay, issuer.algorithms, issuer.organizations) == (
+        False,
+        "strict",
+        ("RS256",),
+        None,
+    )
+
+
+def test_a_member_is_a_person_in_standing_without_rights() -> None:
+    member = Member(name="alice", role="member", ids={"github": "1001"})
+    assert (member.machine, member.suspended, member.until, member.uploads) == (False, False, None, frozenset())
+
+
+def test_an_organization_is_in_standing() -> None:
+    organization = Organization(name="acme", members={}, member_by_id={}, publishers={}, owner_ids=frozenset())
+    assert organization.suspended is False
+
+
+def test_policies_without_files_know_nothing() -> None:
+    nothing = Policies(generation="none")
+    assert not nothing.issuers
+    assert not nothing.issuer_by_url
+    assert not nothing.organizations
+    assert not nothing.publishers_by_name
+    assert (nothing.default_lifetime_seconds, nothing.longest_lifetime_seconds) == (900, 3600)
+
+
+def test_a_publisher_is_called_by_its_organization_and_name() -> None:
+    assert publisher().id == "acme/widgets-release"
+    assert publisher().until is None

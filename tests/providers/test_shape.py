@@ -1,0 +1,299 @@
+"""What holds for every provider, so that a new one is held to it by standing in the list."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from broker import providers
+from broker.patterns import RefGlob
+from broker.playground.ci import IssuerName
+from broker.providers import PROVIDERS, Kind, Provider
+from broker.providers.base import Rule, any_ref, exact, fold, folded, same
+from broker.providers.github import GitHubTrust
+from tests.fakes import CLAIMS, NOW, identity, outcome, read, trust, trusted
+
+KINDS: tuple[IssuerName, ...] = ("github", "gitlab", "google")
+
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def test_every_file_is_in_the_list() -> None:
+    folder = Path(providers.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "base"} == set(PROVIDERS) == set(KINDS)
+
+
+def test_public_issuers_are_those_that_the_providers_name() -> None:
+    assert {name: provider.issuer for name, provider in PROVIDERS.items()} == {
+        "github": "https://token.actions.githubusercontent.com",
+        "gitlab": "https://gitlab.com",
+        "google": "https://accounts.google.com",
+    }
+
+
+def test_how_long_tokens_live_and_what_a_second_exchange_gets() -> None:
+    """GitLab gives a job one token only, for as long as the job may run."""
+    assert {name: (one.longest_token_seconds, one.replay) for name, one in PROVIDERS.items()} == {
+        "github": (3600, "strict"),
+        "gitlab": (86400, "same-token"),
+        "google": (3660, "strict"),
+    }
+
+
+@every_kind
+def test_a_trust_that_was_made_of_a_run_admits_it(kind: IssuerName) -> None:
+    assert trust(kind).compare(identity(kind), {}) is None
+
+
+@every_kind
+def test_a_key_of_the_list_is_the_name_of_the_provider(kind: IssuerName) -> None:
+    assert PROVIDERS[kind].name == kind
+
+
+@every_kind
+def test_names_are_asked_first_then_ids_then_conditions(kind: IssuerName) -> None:
+    """A wrong id under the right name must be seen as such, whatever else differs."""
+    kinds = [rule.kind for rule in PROVIDERS[kind].trust.rules]
+    assert kinds == sorted(kinds, key=[Kind.NAME, Kind.ID, Kind.CONDITION].index)
+    assert {Kind.NAME, Kind.ID} <= set(kinds)
+
+
+@every_kind
+def test_every_rule_compares_fields_that_exist(kind: IssuerName) -> None:
+    provider = PROVIDERS[kind]
+    told = {item.name for item in dataclasses.fields(provider.trust.identity)}
+    assert {rule.of for rule in provider.trust.rules} <= told
+    assert {rule.field for rule in provider.trust.rules} == set(provider.trust.model_fields) - {"issuer", "pin"}
+
+
+@every_kind
+def test_publishers_are_found_by_their_one_name_without_case(kind: IssuerName) -> None:
+    (name,) = [rule for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.NAME]
+    assert name.of == PROVIDERS[kind].trust.identity.lookup
+    told = str(getattr(trust(kind), name.field))
+    assert trust(kind, **{name.field: told.upper()}).lookup() == trust(kind).lookup() == told
+
+
+@every_kind
+def test_owner_and_source_are_immutable_ids(kind: IssuerName) -> None:
+    of = {rule.of for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.ID}
+    assert {PROVIDERS[kind].trust.identity.owner, PROVIDERS[kind].trust.identity.source} <= of
+
+
+@every_kind
+def test_without_ids_a_publisher_says_which_are_missing(kind: IssuerName) -> None:
+    ids = [rule.field for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.ID]
+    assert trust(kind).missing_ids() == ()
+    assert trust(kind, **dict.fromkeys(ids, ...)).missing_ids() == tuple(ids)
+    for one in ids:
+        assert trust(kind, **{one: ...}).missing_ids() == (one,)
+
+
+@every_kind
+def test_without_ids_and_without_a_pin_a_publisher_fits_nobody(kind: IssuerName) -> None:
+    """Such a publisher does not load; the comparison does not lean on that."""
+    for rule in PROVIDERS[kind].trust.rules:
+        if rule.kind is Kind.ID:
+            mismatch = trust(kind, **{rule.field: ...}).compare(identity(kind), {})
+            assert mismatch is not None
+            assert mismatch.rule == rule
+            assert mismatch.expected == "absent"
+
+
+@every_kind
+def test_a_first_use_fits_any_id_and_a_later_one_the_recorded(kind: IssuerName) -> None:
+    ids = {rule.field: rule.of for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.ID}
+    pinned, run = trust(kind, pin="first-use", **dict.fromkeys(ids, ...)), identity(kind)
+    assert pinned.compare(run, {}) is None
+    pins = pinned.pins_of(run)
+    assert pins == {field: getattr(run, of) for field, of in ids.items()}
+    assert pinned.compare(run, pins) is None
+    for field in ids:
+        mismatch = pinned.compare(run, {**pins, field: "999"})
+        assert mismatch is not None
+        assert (mismatch.rule.field, mismatch.rule.kind) == (field, Kind.ID)
+
+
+@every_kind
+def test_an_id_that_is_written_is_neither_recorded_nor_overruled(kind: IssuerName) -> None:
+    ids = [rule.field for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.ID]
+    written, *others = ids
+    half = trust(kind, pin="first-use", **dict.fromkeys(others, ...))
+    assert set(half.pins_of(identity(kind))) == set(others)
+    assert half.compare(identity(kind), {written: "999"}) is None
+    assert trust(kind).pins_of(identity(kind)) == {}
+    assert trust(kind, **dict.fromkeys(ids, ...)).pins_of(identity(kind)) == {}
+
+
+@every_kind
+def test_pins_count_only_where_a_policy_pins(kind: IssuerName) -> None:
+    """What an earlier policy recorded does not stand in for an id that this one owes."""
+    (written, *_) = [rule.field for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.ID]
+    pins = trust(kind, pin="first-use", **{written: ...}).pins_of(identity(kind))
+    assert trust(kind, **{written: ...}).compare(identity(kind), pins) is not None
+
+
+@every_kind
+def test_a_publisher_of_another_issuer_fits_nothing_of_this_one(kind: IssuerName) -> None:
+    """Id 20 of one instance is nobody on another, even where everything is called the same."""
+    mismatch = trust(kind, issuer="elsewhere").compare(identity(kind), {})
+    assert mismatch is not None
+    assert (mismatch.rule.field, mismatch.expected, mismatch.actual) == ("issuer", "'elsewhere'", f"'{kind}'")
+
+
+@every_kind
+def test_a_publisher_of_another_kind_fits_nothing_even_under_one_issuers_name(kind: IssuerName) -> None:
+    """An issuer's `provider` may change between a mint and the upload."""
+    for other in set(KINDS) - {kind}:
+        assert trust(other, issuer=kind).compare(identity(kind), {}) is not None
+
+
+@every_kind
+def test_an_identity_survives_the_journey_through_an_upload_token(kind: IssuerName) -> None:
+    for changes in ({}, {"environment": ...}, {"ref_protected": "false"}, {"azp": None}):
+        run = identity(kind, **changes)
+        told = json.loads(json.dumps(run.as_claims()))
+        assert None not in told.values()
+        assert PROVIDERS[kind].trust.identity.from_claims(told) == run
+
+
+@every_kind
+def test_what_no_identity_has_is_no_identity(kind: IssuerName) -> None:
+    told = identity(kind).as_claims()
+    identities = PROVIDERS[kind].trust.identity
+    with pytest.raises(TypeError):
+        identities.from_claims({**told, "more": "x"})
+    for required in ("issuer", "subject", "actor_id", "unattended"):
+        with pytest.raises(TypeError):
+            identities.from_claims({name: value for name, value in told.items() if name != required})
+
+
+@every_kind
+def test_names_keep_the_form_they_were_signed_in(kind: IssuerName) -> None:
+    changes = {
+        "github": {"repository": "Acme-Corp/Widgets"},
+        "gitlab": {"project_path": "Acme/Tools/Widgets"},
+        "google": {"email": "Release-Bot@acme-builds.iam.gserviceaccount.com"},
+    }[kind]
+    ((claim, value),) = changes.items()
+    run = identity(kind, **changes)
+    assert getattr(run, run.lookup) == value, claim
+    assert trust(kind).compare(run, {}) is None
+
+
+@every_kind
+def test_claims_of_no_kind_are_refused_and_never_crash(kind: IssuerName) -> None:
+    every = CLAIMS[kind](iat=NOW)
+    odd: list[dict[str, Any]] = [{}, {"sub": {}}, dict.fromkeys(every), {name: [] for name in every}]
+    for claims in odd:
+        got = outcome(read, kind, claims, "https://ci.example")
+        assert got in {"missing-claim", "invalid-claim"}
+
+
+@every_kind
+def test_a_claim_of_a_megabyte_is_refused(kind: IssuerName) -> None:
+    claims = {**CLAIMS[kind](iat=NOW), "sub": "1" * 1_000_000}
+    assert outcome(read, kind, claims) == "invalid-claim"
+
+
+@every_kind
+def test_the_issuers_name_is_ours_and_not_the_tokens(kind: IssuerName) -> None:
+    provider: Provider = PROVIDERS[kind]
+    claims = {**CLAIMS[kind](iat=NOW), "issuer": "evil"}
+    assert provider.read(trusted(claims), "ours", str(provider.issuer)).issuer == "ours"
+
+
+# --- What policies may say -------------------------------------------------------------------------------------------
+
+
+@every_kind
+def test_a_trust_is_strict_and_frozen(kind: IssuerName) -> None:
+    (name,) = [rule.field for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.NAME]
+    for changes in ({"more": "x"}, {"issuer": ""}, {"issuer": 7}, {"pin": "always"}, {name: ...}, {"issuer": ...}):
+        with pytest.raises(ValidationError):
+            trust(kind, **changes)
+    with pytest.raises(ValidationError):
+        setattr(trust(kind), "issuer", "evil")  # noqa: B010 - mypy knows that it cannot be done
+
+
+@every_kind
+def test_ids_in_policies_are_quoted_digits(kind: IssuerName) -> None:
+    for rule in PROVIDERS[kind].trust.rules:
+        if rule.kind is Kind.ID:
+            for value in (1001, 1001.0, True, "", "x", "1 ", "1\n", "-1", "١", "1" * 31, ["1"]):
+                with pytest.raises(ValidationError):
+                    trust(kind, **{rule.field: value})
+            assert trust(kind, **{rule.field: "1" * 30}).missing_ids() == ()
+
+
+@pytest.mark.parametrize("kind", ["github", "gitlab"])
+def test_refs_in_policies_are_globs(kind: IssuerName) -> None:
+    for value in ([], ["v*"], ["refs/heads/**"], ["refs/tags/v*", "main"], [7], "refs/tags/v*", {"refs": 1}):
+        with pytest.raises(ValidationError):
+            trust(kind, refs=value)
+    assert trust(kind, refs=["refs/tags/v*", "refs/heads/main"]).compare(identity(kind), {}) is None
+    assert trust(kind, refs=("refs/tags/v*",)) == trust(kind, refs=["refs/tags/v*"])
+    assert trust(kind, refs=["refs/heads/main", "refs/heads/x"]).compare(identity(kind), {}) is not None
+
+
+def test_text_in_policies_has_a_length() -> None:
+    assert trust(environment="x" * 500).issuer == "github"
+    for value in ("", "x" * 501, 7, ["pypi"]):
+        with pytest.raises(ValidationError):
+            trust(environment=value)
+
+
+# --- How things compare ----------------------------------------------------------------------------------------------
+
+
+def test_only_ascii_folds() -> None:
+    """U+212A KELVIN SIGN lowers to 'k', and is another name to every provider."""
+    assert fold("ACME-Widgets/ÄZ[@`{") == "acme-widgets/Äz[@`{"
+    assert folded("widgets", "WIDGETS")
+    assert not folded("kit", "\u212ait")
+    assert not folded("straße", "STRASSE")
+    assert not folded("none", None)
+    assert not folded("true", True)
+
+
+def test_exact_and_same_do_not_coerce() -> None:
+    assert exact("1", "1")
+    assert not exact("1", 1)
+    assert not exact("a", "A")
+    assert same(expected=True, actual=True)
+    assert same(expected=False, actual=False)
+    assert not same(expected=True, actual=None)
+    assert not same(expected=False, actual=None)
+    assert not same(expected=True, actual="true")
+    assert not same(expected=True, actual=1)
+    assert any_ref((RefGlob.parse("refs/*"),), "refs/x")
+    assert not any_ref((RefGlob.parse("refs/*"),), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"repository_id": "1"}, "repository_id is '424242424', expected '1'"),
+        ({"ref_protected": False}, "ref_protected is true, expected false"),
+        (
+            {"refs": ["refs/heads/a", "refs/heads/b"]},
+            "refs is 'refs/tags/v1.0.0', expected 'refs/heads/a' or 'refs/heads/b'",
+        ),
+        (
+            {"job_workflow": "acme-corp/ci/.github/workflows/a.yml@refs/heads/main"},
+            "job_workflow is absent, expected 'acme-corp/ci/.github/workflows/a.yml@refs/heads/main'",
+        ),
+    ],
+)
+def test_a_mismatch_says_what_was_found_and_what_was_wanted(changes: dict[str, Any], shown: str) -> None:
+    assert str(trust(**changes).compare(identity(), {})) == shown
+
+
+def test_a_rule_asks_nothing_of_what_a_policy_leaves_out_unless_it_must() -> None:
+    assert not Rule("x", "x", Kind.CONDITION, exact).always
+    assert [rule.field for rule in GitHubTrust.rules if rule.always] == ["job_workflow"]

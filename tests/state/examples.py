@@ -1,0 +1,63 @@
+"""Valid settlements and records, each taking the one change that a test is about."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from broker.audit import Record, new_attempt_id
+from broker.refusals import StateUnavailable
+from broker.state import Limit, Pin, Settlement
+
+_numbers = itertools.count()
+
+
+def record(**changes: Any) -> Record:
+    """A record of an attempt of its own."""
+    attempt = new_attempt_id(time.time())
+    values: dict[str, Any] = {
+        "attempt": attempt,
+        "at": time.time(),
+        "organization": "acme",
+        "body": f'{{"attempt":"{attempt}"}}',
+    }
+    return Record(**(values | changes))
+
+
+def settlement(**changes: Any) -> Settlement:
+    """An exchange of an identity token of its own."""
+    now = changes.get("now", time.time())
+    values: dict[str, Any] = {
+        "now": now,
+        "limits": (),
+        "spend": f"https://issuer.example token-{next(_numbers)}",
+        "spend_until": int(now) + 600,
+        "receipt": '{"jti":"upload-token"}',
+        "pins": (),
+        "record": record(at=now),
+    }
+    return Settlement(**(values | changes))
+
+
+def pin(value: str = "424242424", *, publisher: str = "acme/widgets-release", field: str = "repository_id") -> Pin:
+    """A first use of a publisher."""
+    return Pin(publisher=publisher, field=field, value=value)
+
+
+def limit(burst: int, per_seconds: int = 60, *, key: str = "mint 192.0.2.1") -> Limit:
+    """A rate limit."""
+    return Limit(key=key, burst=burst, per_seconds=per_seconds)
+
+
+@contextlib.contextmanager
+def unavailable_in_time() -> Iterator[None]:
+    """What is done within ends with StateUnavailable, soon enough for a client that gives up after 5 s."""
+    began = time.perf_counter()
+    with pytest.raises(StateUnavailable):
+        yield
+    assert time.perf_counter() - began < 2.5

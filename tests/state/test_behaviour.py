@@ -1,0 +1,319 @@
+"""What every State does, asked of each: SQLite, a real Redis, a real Redis Cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+
+import pytest
+
+from broker.refusals import StateUnavailable
+from broker.state import Limit, Outcome, OverLimit, PinTaken, Settled, Settlement, Spent, State, StoredKeys
+from tests.state.conftest import Opening
+from tests.state.examples import limit, pin, record, settlement
+
+pytestmark = pytest.mark.anyio
+
+HOSTILE = [
+    "",
+    "\0",
+    "acme\0evil",
+    "\ud800",
+    "before \udfff\ud800 after",
+    "line\nbreak\r\n*1\r\n$4\r\nPING\r\n",
+    "'; DROP TABLE spends; --",
+    "{other}:slot",
+    "Ünïcödé 🐍",
+    "x" * 20_000,
+]
+
+# --- Spending --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_is_spent_once(state: State) -> None:
+    assert await state.settle(settlement(spend="token", receipt="first")) == Settled()
+    assert await state.settle(settlement(spend="token", receipt="second")) == Spent(receipt="first")
+    assert await state.settle(settlement(spend="another token")) == Settled()
+
+
+async def test_of_100_at_once_at_two_replicas_one_settles(opening: Opening) -> None:
+    replicas = [opening(), opening()]
+    outcomes = await asyncio.gather(
+        *(replicas[n % 2].settle(settlement(spend="token", receipt=f"receipt {n}")) for n in range(100))
+    )
+    winners = [n for n, outcome in enumerate(outcomes) if outcome == Settled()]
+    assert len(winners) == 1
+    assert Counter(outcomes)[Spent(receipt=f"receipt {winners[0]}")] == 99
+    assert len(await replicas[0].records(200)) == 1
+
+
+async def test_of_100_different_tokens_at_once_all_settle(state: State) -> None:
+    outcomes = await asyncio.gather(*(state.settle(settlement(receipt="r" * 500)) for _ in range(100)))
+    assert set(outcomes) == {Settled()}
+    assert len(await state.records(200)) == 100
+
+
+async def test_the_same_attempt_again_is_settled_again_and_changes_nothing(state: State) -> None:
+    """So that a lost answer may be asked for again."""
+    once = settlement(spend="token", limits=(limit(burst=1),), pins=(pin(),))
+    assert [await state.settle(once) for _ in range(3)] == [Settled()] * 3
+    assert await state.records(10) == [once.record.body]
+    assert await state.settle(settlement(spend="token")) == Spent(receipt=once.receipt)
+
+
+async def test_a_token_is_remembered_for_its_time_and_no_longer(state: State) -> None:
+    until = math.ceil(time.time()) + 1
+    assert await state.settle(settlement(spend="token", spend_until=until)) == Settled()
+    await asyncio.sleep(max(until - time.time() - 0.3, 0))
+    assert isinstance(await state.settle(settlement(spend="token")), Spent)
+    await asyncio.sleep(until - time.time() + 0.3)
+    assert await state.settle(settlement(spend="token")) == Settled()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, -1_000_000])
+def test_a_token_whose_time_is_over_is_never_silently_forgotten(seconds: int) -> None:
+    with pytest.raises(ValueError):
+        settlement(now=1_700_000_000.0, spend_until=1_700_000_000 + seconds)
+
+
+# --- Pins ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_use_is_pinned_and_the_same_again_is_no_conflict(state: State) -> None:
+    owner = pin("65600975", field="repository_owner_id")
+    assert await state.settle(settlement(pins=(pin("42"), owner))) == Settled()
+    assert await state.settle(settlement(pins=(pin("42"),))) == Settled()
+    assert await state.pins(["acme/widgets-release", "acme/none"]) == {
+        "acme/widgets-release": {"repository_id": "42", "repository_owner_id": "65600975"}
+    }
+    assert await state.pins([]) == {}
+
+
+async def test_a_conflict_changes_nothing_and_does_not_spend_the_token(state: State) -> None:
+    await state.settle(settlement(pins=(pin("42"),)))
+    fresh, conflict = pin("7", field="environment_id"), pin("43")
+    refused = settlement(spend="token", pins=(fresh, conflict, pin("9", publisher="acme/other")))
+    assert await state.settle(refused) == PinTaken(pin=conflict)
+    assert await state.pins(["acme/widgets-release", "acme/other"]) == {"acme/widgets-release": {"repository_id": "42"}}
+    assert len(await state.records(10)) == 1
+    assert await state.settle(settlement(spend="token", pins=(pin("42"),))) == Settled()
+
+
+async def test_of_20_first_uses_at_once_one_identity_is_pinned(opening: Opening) -> None:
+    replicas = [opening(), opening()]
+    outcomes = await asyncio.gather(*(replicas[n % 2].settle(settlement(pins=(pin(str(n % 5)),))) for n in range(20)))
+    (pinned,) = (await replicas[0].pins(["acme/widgets-release"]))["acme/widgets-release"].values()
+    assert [n for n, outcome in enumerate(outcomes) if outcome == Settled()] == [
+        n for n in range(20) if str(n % 5) == pinned
+    ]
+
+
+# --- Limits ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_burst_passes_and_then_one_each_interval(state: State) -> None:
+    now = time.time()
+
+    async def ask(later: float) -> int:
+        outcome = await state.settle(settlement(now=now + later, limits=(limit(burst=3, per_seconds=60),)))
+        return outcome.retry_after_seconds if isinstance(outcome, OverLimit) else 0
+
+    assert [await ask(0) for _ in range(5)] == [0, 0, 0, 20, 20]
+    assert [await ask(5), await ask(19.5)] == [15, 1]
+    assert [await ask(20), await ask(20)] == [0, 20]
+    assert [await ask(200) for _ in range(4)] == [0, 0, 0, 20]
+
+
+@pytest.mark.parametrize(("burst", "per_seconds"), [(1, 1), (7, 60), (60, 60), (100, 3600), (1000, 1)])
+async def test_a_burst_is_exactly_as_large_as_it_says(state: State, burst: int, per_seconds: int) -> None:
+    now = time.time()
+    outcomes: list[Outcome] = []
+    while (left := burst + 2 - len(outcomes)) > 0:  # a hundred at once: a slow machine is no part of this promise
+        asked = (settlement(now=now, limits=(limit(burst, per_seconds),)) for _ in range(min(left, 100)))
+        outcomes += await asyncio.gather(*map(state.settle, asked))
+    assert Counter(type(outcome) for outcome in outcomes) == {Settled: burst, OverLimit: 2}
+
+
+async def test_retry_after_is_rounded_up_and_never_zero(state: State) -> None:
+    now, quick = time.time(), limit(burst=10, per_seconds=1)
+    for _ in range(10):
+        await state.settle(settlement(now=now, limits=(quick,)))
+    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1)
+    uneven = limit(burst=2, per_seconds=5, key="uneven")
+    for _ in range(2):
+        await state.settle(settlement(now=now, limits=(uneven,)))
+    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3)
+
+
+async def test_over_a_limit_nothing_is_written(state: State) -> None:
+    now, wide, narrow = time.time(), limit(burst=2, key="wide"), limit(burst=1, key="narrow")
+    assert await state.settle(settlement(now=now, limits=(narrow,))) == Settled()
+    refused = settlement(now=now, limits=(wide, narrow), spend="token", pins=(pin(),))
+    for _ in range(5):
+        assert await state.settle(refused) == OverLimit(retry_after_seconds=60)
+    assert await state.pins(["acme/widgets-release"]) == {}
+    assert len(await state.records(10)) == 1
+    # The wide limit was not counted either, and the token is as good as new.
+    assert await state.settle(settlement(now=now, limits=(wide,), spend="token")) == Settled()
+    assert await state.settle(settlement(now=now, limits=(wide,))) == Settled()
+    assert isinstance(await state.settle(settlement(now=now, limits=(wide,))), OverLimit)
+
+
+async def test_of_several_limits_the_longest_wait_is_told(state: State) -> None:
+    now, limits = (
+        time.time(),
+        (limit(burst=1, per_seconds=100, key="long"), limit(burst=1, per_seconds=10, key="short")),
+    )
+    assert await state.settle(settlement(now=now, limits=limits)) == Settled()
+    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100)
+
+
+async def test_refused_tokens_count(state: State) -> None:
+    """Or replays could be tried without end."""
+    now, three = time.time(), (limit(burst=3),)
+    await state.settle(settlement(spend="token", pins=(pin("42"),)))
+    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
+    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
+    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=three)), PinTaken)
+    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), OverLimit)
+
+
+async def test_a_spent_token_is_told_before_a_taken_pin(state: State) -> None:
+    await state.settle(settlement(spend="token", pins=(pin("42"),)))
+    assert isinstance(await state.settle(settlement(spend="token", pins=(pin("43"),))), Spent)
+
+
+async def test_a_clock_that_was_wrong_for_a_while_blocks_nobody_for_longer_than_a_window(state: State) -> None:
+    now, narrow = time.time(), limit(burst=1, per_seconds=60)
+    next_year = settlement(now=now + 365 * 86400, limits=(narrow,))
+    assert await state.settle(next_year) == Settled()
+    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(retry_after_seconds=60)
+
+
+@pytest.mark.parametrize(("burst", "per_seconds"), [(0, 60), (-1, 60), (1, 0)])
+def test_a_limit_that_means_nothing_is_a_mistake(burst: int, per_seconds: int) -> None:
+    with pytest.raises(ValueError):
+        Limit(key="mint", burst=burst, per_seconds=per_seconds)
+
+
+@pytest.mark.parametrize("changes", [{"limits": (limit(1), limit(2))}, {"pins": (pin("1"), pin("2"))}])
+def test_what_stands_twice_in_a_settlement_is_a_mistake(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        settlement(**changes)
+
+
+# --- Records, revocations, keys --------------------------------------------------------------------------------------
+
+
+async def test_records_are_the_newest_oldest_first(state: State) -> None:
+    for number in range(6):
+        await state.append(record(body=str(number), organization="acme" if number % 2 else "bolt"))
+    await state.settle(settlement(record=record(body="6", organization="bolt")))
+    await state.revoke("token", int(time.time()) + 60, record(body="7", organization=""))
+    assert await state.records(100) == list("01234567")
+    assert await state.records(3) == list("567")
+    assert await state.records(0) == []
+    assert await state.records(2, "acme") == list("35")
+    assert await state.records(100, "bolt") == list("0246")
+    assert await state.records(100, "") == ["7"]
+    assert await state.records(100, "nobody") == []
+
+
+async def test_one_organizations_records_are_found_among_many_of_others(state: State) -> None:
+    await state.append(record(body="ours", organization="acme"))
+    await asyncio.gather(*(state.append(record(organization="bolt")) for _ in range(1500)))
+    assert await state.records(10, "acme") == ["ours"]
+
+
+async def test_a_revocation_comes_with_its_record(state: State) -> None:
+    assert not await state.is_revoked("token")
+    await state.revoke("token", int(time.time()) + 60, record(body="revoked"))
+    assert await state.is_revoked("token")
+    assert not await state.is_revoked("another")
+    assert await state.records(10) == ["revoked"]
+
+
+async def test_a_revocation_holds_where_a_replicas_clock_is_behind(state: State) -> None:
+    await state.revoke("token", int(time.time()) - 5, record())
+    assert await state.is_revoked("token")
+
+
+async def test_revoking_twice_is_no_mistake(state: State) -> None:
+    for until in (600, 1):
+        await state.revoke("token", int(time.time()) + until, record())
+    assert await state.is_revoked("token")
+    assert len(await state.records(10)) == 2
+
+
+async def test_of_an_issuers_keys_the_newer_stay(state: State) -> None:
+    assert await state.stored_keys("https://issuer.example") is None
+    old, new = StoredKeys(fetched_at=1000.125, document="old"), StoredKeys(fetched_at=1000.25, document="new")
+    for keys in (old, new, old):
+        await state.store_keys("https://issuer.example", keys)
+    assert await state.stored_keys("https://issuer.example") == new
+    assert await state.stored_keys("https://another.example") is None
+
+
+# --- Any text --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_any_text_is_kept_as_it_is(state: State, text: str) -> None:
+    hostile = settlement(
+        limits=(limit(5, key=text),),
+        spend=text,
+        receipt=text,
+        pins=(pin(text, publisher=text, field=text),),
+        record=record(organization=text, body=text),
+    )
+    assert await state.settle(hostile) == Settled()
+    assert await state.settle(settlement(spend=text)) == Spent(receipt=text)
+    assert await state.pins([text]) == {text: {text: text}}
+    await state.revoke(text, int(time.time()) + 60, record(organization=text, body=text))
+    assert await state.is_revoked(text)
+    assert await state.records(10, text) == [text, text]
+    await state.store_keys(text, StoredKeys(fetched_at=1.5, document=text))
+    assert await state.stored_keys(text) == StoredKeys(fetched_at=1.5, document=text)
+
+
+async def test_keys_that_look_alike_are_different_tokens(state: State) -> None:
+    outcomes = [await state.settle(settlement(spend=text)) for text in HOSTILE]
+    assert outcomes == [Settled()] * len(HOSTILE)
+
+
+async def test_hostile_text_does_not_harm_who_comes_at_the_same_time(state: State) -> None:
+    hostile = [settlement(spend=text, record=record(organization=text, body=text)) for text in HOSTILE]
+    usual = [settlement() for _ in range(50)]
+    settlements: list[Settlement] = [*usual[:25], *hostile, *usual[25:]]
+    assert set(await asyncio.gather(*map(state.settle, settlements))) == {Settled()}
+
+
+# --- Being there -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_store_that_serves_answers_a_ping(state: State) -> None:
+    await state.ping()
+
+
+async def test_what_was_asked_before_closing_is_done_and_nothing_after(state: State) -> None:
+    await state.ping()
+    asked = [asyncio.create_task(state.settle(settlement(spend=f"token {n}"))) for n in range(100)]
+    await asyncio.sleep(0)
+    await state.close()
+    await state.close()
+    await asyncio.sleep(0)
+    assert [task.result() for task in asked] == [Settled()] * 100
+    for late in (state.ping(), state.settle(settlement()), state.is_revoked("token"), state.records(1)):
+        with pytest.raises(StateUnavailable):
+            await late
+
+
+async def test_a_replica_that_opens_later_sees_what_was_done(opening: Opening) -> None:
+    first = opening()
+    await first.settle(settlement(spend="token", receipt="first", pins=(pin("42"),)))
+    await first.close()
+    second = opening()
+    assert await second.settle(settlement(spend="token")) == Spent(receipt="first")
+    assert await second.pins(["acme/widgets-release"]) == {"acme/widgets-release": {"repository_id": "42"}}

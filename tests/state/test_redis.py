@@ -1,0 +1,417 @@
+"""What only a Redis can suffer: being stopped, hanging, failing over, being full, and answers that are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+import traceback
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from broker.playground.certificates import make_certificates
+from broker.playground.processes import free_port
+from broker.refusals import StateUnavailable
+from broker.state import REVOCATION_MARGIN_SECONDS, Settled, Spent, State, StoredKeys
+from broker.state.opening import open_state
+from broker.state.redis_scripts import SETTLE
+from broker.state.redis_servers import MOST_CONNECTIONS
+from tests.redis_server import RedisServer
+from tests.state.conftest import RETENTION_DAYS, one_node_cluster
+from tests.state.examples import limit, pin, record, settlement, unavailable_in_time
+
+pytestmark = pytest.mark.anyio
+
+DAY_MS = 86_400_000
+
+
+@contextlib.asynccontextmanager
+async def opened(url: str) -> AsyncIterator[State]:
+    """A state, closed at the end."""
+    state = open_state(url, retention_days=RETENTION_DAYS)
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Keys of this test alone."""
+    return f"{{{uuid.uuid4().hex}}}"
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Redis]:
+    """What an operator sees in the shared Redis."""
+    with Redis(port=redis_server.port, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+async def state(redis_server: RedisServer, prefix: str) -> AsyncIterator[State]:
+    """State in the shared Redis."""
+    async with opened(f"{redis_server.url}?prefix={prefix}") as state:
+        yield state
+
+
+async def comes_back(state: State, *, within_seconds: float) -> None:
+    """Waits until a settlement succeeds again."""
+    until = time.monotonic() + within_seconds
+    while True:
+        try:
+            assert await state.settle(settlement()) == Settled()
+        except StateUnavailable:
+            assert time.monotonic() < until, "the state does not come back"
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+# --- Gone, and back --------------------------------------------------------------------------------------------------
+
+
+async def test_a_stopped_redis_is_unavailable_and_serves_again_without_a_restart() -> None:
+    with RedisServer() as server:
+        async with opened(server.url) as state:
+            await asyncio.gather(*(state.settle(settlement()) for _ in range(50)))
+            server.stop()
+            everything = (
+                state.settle(settlement()),
+                state.append(record()),
+                state.records(1),
+                state.pins(["acme/widgets-release"]),
+                state.revoke("token", int(time.time()) + 60, record()),
+                state.is_revoked("token"),
+                state.store_keys("https://issuer.example", StoredKeys(fetched_at=1.0, document="{}")),
+                state.stored_keys("https://issuer.example"),
+                state.ping(),
+            )
+            for one in everything:
+                with unavailable_in_time():
+                    await one
+            server.start()
+            await state.ping()
+            assert await state.settle(settlement()) == Settled()
+
+
+async def test_a_cluster_that_was_stopped_serves_again_without_a_restart() -> None:
+    with one_node_cluster() as server:
+        async with opened(f"redis+cluster://127.0.0.1:{server.port}") as state:
+            assert await state.settle(settlement()) == Settled()
+            server.stop()
+            with unavailable_in_time():
+                await state.settle(settlement())
+            server.start()
+            await comes_back(state, within_seconds=10)
+
+
+async def test_a_redis_that_stops_in_the_middle_of_a_burst_harms_nobody_for_long() -> None:
+    """Whoever waits gets an answer or a refusal, never another error."""
+    with RedisServer() as server:
+        async with opened(server.url) as state:
+            outcomes: list[object] = []
+
+            async def spend() -> None:
+                until = time.monotonic() + 1.5
+                while time.monotonic() < until:
+                    try:
+                        outcomes.append(await state.settle(settlement()))
+                    except StateUnavailable as refusal:
+                        outcomes.append(refusal.code)
+                        await asyncio.sleep(0.05)
+
+            burst = asyncio.gather(*(spend() for _ in range(100)))
+            await asyncio.sleep(0.3)
+            server.stop()
+            await asyncio.sleep(0.4)
+            server.start()
+            await burst
+            assert {outcome for outcome in outcomes if isinstance(outcome, str)} == {"state-unavailable"}
+            assert outcomes[-1] == Settled()
+
+
+async def test_a_redis_that_hangs_is_unavailable_in_time_for_all_who_wait() -> None:
+    with RedisServer() as server:
+        async with opened(server.url) as state:
+            await state.ping()
+            server.freeze()
+            asked = [settlement() for _ in range(3 * MOST_CONNECTIONS)]
+            began = time.perf_counter()
+            outcomes = await asyncio.gather(*map(state.settle, asked), return_exceptions=True)
+            assert time.perf_counter() - began < 2.5
+            assert {type(outcome) for outcome in outcomes} == {StateUnavailable}
+            server.thaw()
+            await comes_back(state, within_seconds=5)
+            # What Redis had received it did, and nobody was told. Asked again by the same attempt, it is theirs.
+            assert set(await asyncio.gather(*map(state.settle, asked))) == {Settled()}
+
+
+async def test_a_host_that_is_not_there_is_unavailable_in_time() -> None:
+    async with opened(f"redis://127.0.0.1:{free_port()}/0") as state:
+        with unavailable_in_time():
+            await state.settle(settlement())
+
+
+async def test_a_burst_opens_a_bounded_number_of_connections(state: State, client: Redis) -> None:
+    before = client.info("stats")["total_connections_received"]
+    outcomes = await asyncio.gather(*(state.settle(settlement()) for _ in range(20 * MOST_CONNECTIONS)))
+    assert set(outcomes) == {Settled()}
+    assert client.info("stats")["total_connections_received"] - before <= MOST_CONNECTIONS
+
+
+# --- Lost answers ----------------------------------------------------------------------------------------------------
+
+
+class LosingProxy:
+    """Passes on to a Redis, and loses as many answers to scripts as it is told to: the connection breaks instead."""
+
+    def __init__(self, port: int) -> None:
+        self.losses = 0
+        self._to = port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @contextlib.asynccontextmanager
+    async def listening(self, port: int = 0) -> AsyncIterator[int]:
+        """Its port."""
+        server = await asyncio.start_server(self._pass_on, "127.0.0.1", port)
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._to)
+        losing = asyncio.Event()
+
+        async def requests() -> None:
+            while request := await reader.read(1 << 16):
+                if b"EVALSHA" in request and self.losses > 0:
+                    self.losses -= 1
+                    losing.set()
+                up_writer.write(request)
+
+        async def answers() -> None:
+            while (answer := await up_reader.read(1 << 16)) and not losing.is_set():
+                writer.write(answer)
+
+        tasks = {asyncio.create_task(requests()), asyncio.create_task(answers())}
+        self._tasks |= tasks
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        up_writer.close()
+        writer.close()
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+async def test_a_settlement_whose_answer_was_lost_is_settled_once(
+    redis_server: RedisServer, state: State, prefix: str, losses: int
+) -> None:
+    """One loss is mended unseen. After two, the caller is refused, the token is spent, and nobody holds anything."""
+    asked = settlement(spend="token", pins=(pin("42"),), limits=(limit(5),))
+    await state.settle(settlement())  # Redis knows the script
+    proxy = LosingProxy(redis_server.port)
+    async with proxy.listening() as port, opened(f"redis://127.0.0.1:{port}/0?prefix={prefix}") as losing:
+        proxy.losses = losses
+        if losses == 1:
+            assert await losing.settle(asked) == Settled()
+        else:
+            with unavailable_in_time():
+                await losing.settle(asked)
+    assert await state.settle(settlement(spend="token")) == Spent(receipt=asked.receipt)
+    assert (await state.records(10)).count(asked.record.body) == 1
+
+
+async def test_a_record_whose_answer_was_lost_is_not_written_twice(
+    redis_server: RedisServer, state: State, prefix: str
+) -> None:
+    await state.append(record(body="before"))
+    proxy = LosingProxy(redis_server.port)
+    async with proxy.listening() as port, opened(f"redis://127.0.0.1:{port}/0?prefix={prefix}") as losing:
+        proxy.losses = 1
+        with unavailable_in_time():
+            await losing.append(record(body="once"))
+    assert await state.records(10) == ["before", "once"]
+
+
+async def test_a_cluster_client_does_not_write_a_record_twice_either() -> None:
+    """It has retries of its own, which must stay off."""
+    port = free_port()
+    with one_node_cluster("--cluster-announce-port", str(port)) as server:
+        proxy = LosingProxy(server.port)
+        async with proxy.listening(port), opened(f"redis+cluster://127.0.0.1:{port}") as state:
+            await state.append(record(body="before"))
+            proxy.losses = 1
+            with unavailable_in_time():
+                await state.append(record(body="once"))
+            assert await state.records(10) == ["before", "once"]
+
+
+async def test_a_redis_that_forgot_the_scripts_is_sent_them_again(state: State, client: Redis) -> None:
+    await state.settle(settlement())
+    assert client.script_exists(SETTLE.name) == [True]
+    client.script_flush()
+    assert await state.settle(settlement()) == Settled()
+
+
+# --- What is kept, and for how long ----------------------------------------------------------------------------------
+
+
+async def test_everything_is_kept_for_its_time_by_the_servers_clock(state: State, client: Redis, prefix: str) -> None:
+    """Relative times only: a broker's clock that is a day behind would otherwise have tokens forgotten at once."""
+    yesterday = time.time() - 86400
+    asked = settlement(now=yesterday, spend="token", spend_until=int(yesterday) + 600, limits=(limit(1, 60, key="k"),))
+    assert await state.settle(asked) == Settled()
+    for seconds in (900, 1):  # the longer one holds
+        await state.revoke("jti", int(yesterday) + seconds, record(at=yesterday))
+    assert 598_000 < client.pttl(f"{prefix}:spend:token") <= 600_000
+    assert 60_000 < client.pttl(f"{prefix}:limit:k") <= 120_000
+    kept = client.pttl(f"{prefix}:revoked:jti") - REVOCATION_MARGIN_SECONDS * 1000
+    assert 898_000 < kept <= 901_000
+    assert client.pttl(f"{prefix}:records:") > (RETENTION_DAYS - 1) * DAY_MS
+    assert client.pttl(f"{prefix}:records-of:acme") > (RETENTION_DAYS - 1) * DAY_MS
+    assert isinstance(await state.settle(settlement(spend="token")), Spent)
+
+
+async def test_every_key_has_the_prefix(state: State, redis_server: RedisServer, prefix: str) -> None:
+    client = Redis(port=redis_server.port)  # as bytes: other tests leave keys here that are no text
+    before = set(client.scan_iter(count=1000))
+    await state.settle(settlement(pins=(pin(),), limits=(limit(1),)))
+    await state.revoke("jti", int(time.time()) + 60, record())
+    await state.store_keys("https://issuer.example", StoredKeys(fetched_at=1.0, document="{}"))
+    await state.ping()
+    new = set(client.scan_iter(count=1000)) - before
+    assert len(new) == 8
+    assert all(key.startswith(f"{prefix}:".encode()) for key in new)
+    client.close()
+
+
+async def test_records_older_than_the_retention_go(state: State, client: Redis, prefix: str) -> None:
+    """In whole nodes of the stream, so some stay a little."""
+    now_ms = int(time.time() * 1000)
+    for number in range(1000):
+        old = f"{now_ms - (RETENTION_DAYS + 1) * DAY_MS}-{number}"
+        client.xadd(f"{prefix}:records:", {"body": "old"}, id=old)
+        client.xadd(f"{prefix}:records-of:acme", {"of": ""}, id=old)
+    for number in range(150):
+        await state.append(record(body=str(number)))
+    assert client.xlen(f"{prefix}:records:") < 400
+    assert client.xlen(f"{prefix}:records-of:acme") < 400
+    assert (await state.records(150, "acme")) == [str(number) for number in range(150)]
+    assert set(await state.records(400, "acme")) <= {"old", *map(str, range(150))}
+
+
+# --- A Redis that is not as it should be -----------------------------------------------------------------------------
+
+
+async def test_a_redis_that_forgets_when_it_is_full_is_not_ready() -> None:
+    """An evicted key would be a spent token that can be spent again."""
+    with RedisServer("--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru") as server:
+        async with opened(server.url) as state:
+            with pytest.raises(StateUnavailable) as raised:
+                await state.ping()
+            assert "noeviction" in raised.value.detail
+    with RedisServer("--maxmemory", "100mb", "--maxmemory-policy", "noeviction") as server:
+        async with opened(server.url) as state:
+            await state.ping()
+
+
+async def test_a_full_redis_is_unavailable_and_nothing_is_written() -> None:
+    with RedisServer("--maxmemory", "200kb", "--maxmemory-policy", "noeviction") as server:
+        async with opened(server.url) as state:
+            with unavailable_in_time():
+                await state.settle(settlement(limits=(limit(5),), pins=(pin(),)))
+            with unavailable_in_time():
+                await state.ping()
+        with Redis(port=server.port) as client:
+            assert client.dbsize() == 0
+
+
+async def test_a_replica_is_unavailable_for_writing(redis_server: RedisServer) -> None:
+    with RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
+        async with opened(replica.url) as state:
+            with unavailable_in_time():
+                await state.settle(settlement())
+            with unavailable_in_time():
+                await state.ping()
+
+
+async def test_a_password_is_used_and_never_shown() -> None:
+    with RedisServer("--requirepass", "pa/ss:word", answers=b"-NOAUTH") as server:
+        async with opened(f"redis://:pa%2Fss%3Aword@127.0.0.1:{server.port}/0") as state:
+            assert await state.settle(settlement()) == Settled()
+            assert "ss:word" not in repr(state)
+        async with opened(f"redis://:wr%2Fong-word@127.0.0.1:{server.port}/0") as state:
+            with pytest.raises(StateUnavailable) as raised:
+                await state.ping()
+            assert "ong-word" not in "".join(traceback.format_exception(raised.value))
+
+
+async def test_a_wrong_kind_of_key_under_the_prefix_is_unavailable_and_grants_nothing(
+    state: State, client: Redis, prefix: str
+) -> None:
+    client.set(f"{prefix}:spend:token", "somebody else's")
+    with unavailable_in_time():
+        await state.settle(settlement(spend="token"))
+    assert await state.records(10) == []
+
+
+# --- Sentinel and TLS ------------------------------------------------------------------------------------------------
+
+
+async def test_a_failover_by_sentinel_is_followed_and_spent_tokens_stay_spent() -> None:
+    with contextlib.ExitStack() as stack:
+        master = stack.enter_context(RedisServer("--repl-diskless-sync-delay", "0"))
+        replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(master.port)))
+        configuration = (
+            f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
+            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
+        )
+        sentinel = stack.enter_context(RedisServer(mode=("--sentinel",), configuration=configuration))
+        watching = stack.enter_context(Redis(port=sentinel.port, decode_responses=True))
+        until = time.monotonic() + 20
+        while watching.sentinel_masters()["main"]["num-slaves"] < 1:
+            assert time.monotonic() < until, "the Sentinel does not find the replica"
+            await asyncio.sleep(0.1)
+        nobody = free_port()
+        url = f"redis+sentinel://127.0.0.1:{nobody},127.0.0.1:{sentinel.port}/main/0"
+        async with opened(url) as state:
+            assert await state.settle(settlement(spend="token", receipt="first")) == Settled()
+            with Redis(port=master.port) as client:
+                assert client.wait(1, 5000) == 1
+            master.stop()
+            await comes_back(state, within_seconds=30)
+            assert await state.settle(settlement(spend="token")) == Spent(receipt="first")
+            with Redis(port=replica.port) as client:
+                assert client.info("replication")["role"] == "master"
+
+
+async def test_a_service_that_sentinels_do_not_know_is_unavailable() -> None:
+    with RedisServer(mode=("--sentinel",)) as sentinel:
+        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0") as state:
+            with unavailable_in_time():
+                await state.ping()
+
+
+async def test_tls_is_used_and_its_certificate_checked(tmp_path: Path) -> None:
+    certificates = make_certificates(tmp_path)
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-auth-clients", "no", "--tls-ca-cert-file", str(certificates.authority))
+    files = ("--tls-cert-file", str(certificates.certificate), "--tls-key-file", str(certificates.key))
+    with RedisServer(*options, *files):
+        async with opened(f"rediss://127.0.0.1:{port}/0?ca={certificates.authority}") as state:
+            assert await state.settle(settlement()) == Settled()
+        async with opened(f"rediss://127.0.0.1:{port}/0") as state:
+            with unavailable_in_time():
+                await state.ping()
+        async with opened(f"redis://127.0.0.1:{port}/0") as state:
+            with unavailable_in_time():
+                await state.ping()

@@ -1,0 +1,73 @@
+"""What of SQLite's parts no whole operation reaches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from broker.state import Settled, Spent
+from broker.state import sqlite_file as file
+from broker.state.sqlite_operations import Operation
+from broker.state.sqlite_settling import Settling
+from broker.state.sqlite_worker import Worker, _inode
+from tests.state.examples import settlement
+
+
+def test_whoever_comes_second_leaves_the_schema_alone_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as connection:
+        connection.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_CREATE_TABLE else sqlite3.SQLITE_OK
+        )
+        with pytest.raises(sqlite3.DatabaseError):
+            file._create(connection)
+        assert not connection.in_transaction
+        connection.set_authorizer(None)
+        file._create(connection)
+        file._create(connection)
+        assert file._version(connection) == file.SCHEMA_VERSION
+
+
+def test_a_settlement_alone_is_settled_as_among_others(tmp_path: Path) -> None:
+    with contextlib.closing(file.connect(tmp_path / "a.db")) as connection:
+        cursor = connection.cursor()
+        assert Settling(settlement(spend="t", receipt="first"), lambda _: None)(cursor) == Settled()
+        assert Settling(settlement(spend="t"), lambda _: None)(cursor) == Spent(receipt="first")
+
+
+def test_an_answer_is_given_once() -> None:
+    async def twice() -> None:
+        operation = Operation(lambda _: None, asyncio.get_running_loop())
+        operation.result = "done"
+        operation.finish()
+        operation.expire()
+        operation.finish()
+        assert await operation.answer == "done"
+
+    asyncio.run(twice())
+
+
+def test_a_connection_that_cannot_roll_back_is_not_used_again(tmp_path: Path) -> None:
+    class Broken:
+        in_transaction = True
+        closed = False
+
+        def execute(self, _: str) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        def close(self) -> None:
+            self.closed = True
+
+    worker, broken = Worker(tmp_path / "a.db", file.connect, writes=True), Broken()
+    worker._connection = cast("sqlite3.Connection", broken)
+    worker._roll_back(ValueError())
+    assert broken.closed
+    assert worker._connection is None
+
+
+def test_a_file_that_is_gone_is_no_file(tmp_path: Path) -> None:
+    assert _inode(tmp_path / "nothing") is None

@@ -1,0 +1,145 @@
+"""A wrong setting: nothing starts, and one screen says what, where, and how to mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from broker import settings
+from broker.settings import Settings, SettingsError
+from tests.environment import environment
+
+VALID = {
+    "BROKER_PUBLIC_URL": "https://upload.acme.example",
+    "BROKER_AUDIENCE": "acme-index",
+    "BROKER_SIGNING_KEYS": "keys",
+    "BROKER_REGISTRY_URL": "http://127.0.0.1:8080/",
+}
+
+
+def test_the_four_needed_settings_are_enough() -> None:
+    with environment(**VALID):
+        chosen = settings.load()
+    assert chosen.upload_url == "https://upload.acme.example/legacy/"
+    assert chosen.state_address() == "sqlite:///state.db"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("BROKER_AUDIENCE", None, "is not set"),
+        ("BROKER_AUDIENCE", "1index", "begin with a letter"),
+        ("BROKER_AUDIENCE", "", "begin with a letter"),
+        ("BROKER_PUBLIC_URL", "upload.acme.example", "https://upload.acme.example"),
+        ("BROKER_PUBLIC_URL", "https://upload.acme.example/pypi", "no path here"),
+        ("BROKER_PUBLIC_URL", "https://user:pw@upload.acme.example", "without user"),
+        ("BROKER_REGISTRY_URL", "ftp://registry", "https://"),
+        ("BROKER_PUBLIC_URL", "https://upload.acme.example\n", "white space"),
+        ("BROKER_PUBLIC_URL", 'https://upload."acme', "https://upload.acme.example"),
+        ("BROKER_REGISTRY_URL", "http://reg istry/", "white space"),
+        ("BROKER_REGISTRY_URL", "https://:hunter2@registry/", "without user"),
+        ("BROKER_REGISTRY_URL", "http://[", "IPv6"),
+        ("BROKER_REGISTRY_URL", "http://registry:99999/", "ort"),
+        ("BROKER_UPLOAD_PATH", "legacy", "a slash at both ends"),
+        ("BROKER_UPLOAD_PATH", "/_/oidc/", "a slash at both ends"),
+        ("BROKER_PORT", "http", "integer"),
+        ("BROKER_WORKERS", "0", "greater"),
+        ("BROKER_TLS_KEY", "key.pem", "set both, or none"),
+        ("BROKER_SPOOL", "/nowhere/at/all", "is no folder"),
+        ("BROKER_AUDIENC", "x", "Did you mean BROKER_AUDIENCE?"),
+        ("BROKER_SOMETHING_ELSE_ENTIRELY", "x", "there is no such setting"),
+        ("BROKER_REGISTRY_PASSWORD_FILE", "/nowhere/at/all", "cannot be read"),
+        ("BROKER_ENV_FILE", "/nowhere/at/all", "does not exist"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_explained(name: str, value: str | None, words: str) -> None:
+    values = {**VALID, name: value}
+    with (
+        environment(**{key: text for key, text in values.items() if text is not None}),
+        pytest.raises(SettingsError) as told,
+    ):
+        settings.load()
+    assert words in str(told.value)
+    assert name in str(told.value) or name == "BROKER_ENV_FILE"
+    assert len(str(told.value).splitlines()) < 20
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with environment(BROKER_PORT="x", BROKER_WORKERS="-1"), pytest.raises(SettingsError) as told:
+        settings.load()
+    assert len(str(told.value).splitlines()) == 6
+
+
+def test_a_secret_can_come_from_a_file_and_not_from_two_places(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("s3cret\n")
+    with environment(**VALID, BROKER_REGISTRY_PASSWORD_FILE=str(file)):
+        assert settings.load().registry_password.get_secret_value() == "s3cret"
+    both = {"BROKER_REGISTRY_PASSWORD_FILE": str(file), "BROKER_REGISTRY_PASSWORD": "x"}
+    with environment(**VALID, **both), pytest.raises(SettingsError, match="set one of them"):
+        settings.load()
+    file.write_bytes(b"\xff")
+    with environment(**VALID, BROKER_REGISTRY_PASSWORD_FILE=str(file)), pytest.raises(SettingsError, match="UTF-8"):
+        settings.load()
+
+
+def test_an_env_file_fills_in_and_the_environment_wins(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text("BROKER_PORT=1234\nBROKER_AUDIENCE=from-file\n")
+    with environment(**VALID, BROKER_ENV_FILE=str(file)):
+        chosen = settings.load()
+    assert (chosen.port, chosen.audience) == (1234, "acme-index")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"BROKER_PROT=1234\n", "BROKER_PROT: there is no such setting. Did you mean BROKER_PORT?"),
+        (b"PATH=/bin\n", "PATH: there is no such setting"),
+        (b"BROKER_PORT=http\n", "BROKER_PORT: input should be a valid integer"),
+        (b"\xff", "not UTF-8"),
+        (b"BROKER_REGISTRY_PASSWORD=x\nBROKER_REGISTRY_PASSWORD_FILE=y\n", "set one of them"),
+        (b"BROKER_REGISTRY_PASSWORD_FILE=\n", "cannot be read"),
+    ],
+)
+def test_a_mistake_in_the_env_file_is_named_as_one_in_the_environment_is(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    file = tmp_path / "env"
+    file.write_bytes(content)
+    with environment(**VALID, BROKER_ENV_FILE=str(file)), pytest.raises(SettingsError) as told:
+        settings.load()
+    assert words in str(told.value)
+
+
+def test_the_env_file_may_name_the_files_of_secrets_and_the_environment_wins(tmp_path: Path) -> None:
+    file, secret = tmp_path / "env", tmp_path / "password"
+    file.write_text(f"BROKER_REGISTRY_PASSWORD_FILE={secret}\n")
+    secret.write_text("s3cret\n")
+    with environment(**VALID, BROKER_ENV_FILE=str(file)):
+        assert settings.load().registry_password.get_secret_value() == "s3cret"
+    with environment(**VALID, BROKER_ENV_FILE=str(file), BROKER_REGISTRY_PASSWORD="other"):
+        assert settings.load().registry_password.get_secret_value() == "other"
+
+
+def test_no_secret_is_in_a_message_or_a_repr(tmp_path: Path) -> None:
+    secret = "hunter2-hunter2"
+    with environment(**VALID, BROKER_REGISTRY_PASSWORD=secret, BROKER_STATE_URL=f"redis://:{secret}@127.0.0.1"):
+        assert secret not in repr(settings.load())
+        assert secret not in str(settings.load())
+    # An unencoded slash makes of the password's beginning a port, which the standard library quotes.
+    with (
+        environment(**VALID | {"BROKER_REGISTRY_URL": f"https://broker:{secret}/{secret}@registry/"}),
+        pytest.raises(SettingsError) as told,
+    ):
+        settings.load()
+    assert secret not in str(told.value)
+    with environment(BROKER_REGISTRY_PASSWORD=secret), pytest.raises(SettingsError) as told:
+        settings.load()
+    assert secret not in str(told.value)
+    del tmp_path
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())

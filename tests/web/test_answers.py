@@ -1,0 +1,69 @@
+"""The last line before the caller: what is no refusal is our bug, logged with its attempt, and says nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from broker import logs
+from broker.web import uploads
+from broker.web.answers import Attempts
+from tests.harness import Setup
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_bug_is_a_500_without_detail_and_an_error_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a secret of ours")
+
+    logs.configure("info")
+    transport = httpx.ASGITransport(Attempts(broken, clock=lambda: 1.0))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.json()["message"]) == (500, "internal error")
+    assert "secret" not in answer.text
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (told["level"], told["attempt"]) == ("error", answer.headers["attempt-id"])
+
+
+async def test_a_bug_after_the_answer_began_adds_nothing_to_it() -> None:
+    async def broken(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError
+
+    logs.configure("info")
+    sent: list[str] = []
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict)
+        sent.append(message["type"])
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request"}
+
+    await Attempts(broken, clock=lambda: 1.0)({"type": "http", "path": "/"}, receive, send)
+    assert sent == ["http.response.start"]
+
+
+async def test_a_refused_body_is_not_drained_without_end() -> None:
+    taken = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes(1 << 20)
+
+    await uploads._drain(body())
+    assert taken == (uploads.DRAIN_BYTES >> 20) + 1
+
+
+async def test_a_public_url_without_tls_is_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async with Setup(folder=tmp_path, settings={"public_url": "http://127.0.0.1:8000"}).running():
+        assert "BROKER_PUBLIC_URL is http" in capsys.readouterr().out

@@ -1,0 +1,12 @@
+"""No refusal without a request that provokes it."""
+
+from __future__ import annotations
+
+from broker import refusals
+from tests.web import test_mint_refusals, test_protocol, test_upload_refusals
+
+
+def test_every_refusal_has_its_row() -> None:
+    provoked = {row.code for row in test_mint_refusals.ROWS} | {row.code for row in test_upload_refusals.ROWS}
+    provoked |= {code for code, _, _ in test_mint_refusals.UNROUTED} | {test_protocol.MALFORMED}
+    assert provoked == {refusal.code for refusal in refusals.every()}

@@ -1,0 +1,134 @@
+"""Hostile bytes at the socket: what uvicorn's parser would keep without end is bounded, in bytes and in time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from broker.playground.ci_server import serving_ci
+from broker.web.protocol import HEAD_SECONDS, MOST_HEAD_BYTES
+from tests.servers import Served, broker
+
+GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST /_/oidc/mint-token HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+MALFORMED = "malformed-http"
+PLENTY = 8 << 20
+"""Bytes that an attack sends at most; a tenth of it would be gigabytes where each small header is kept."""
+
+
+@pytest.fixture(name="served", scope="module")
+def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with ExitStack() as stack:
+        ci = stack.enter_context(serving_ci())
+        yield stack.enter_context(broker(tmp_path_factory.mktemp("broker"), ci))
+
+
+def connect(served: Served) -> socket.socket:
+    where = urlsplit(served.url)
+    return socket.create_connection((str(where.hostname), int(where.port or 0)), timeout=3 * HEAD_SECONDS)
+
+
+def memory(served: Served) -> int:
+    """What the broker occupies, in bytes."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{served.pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes, in whatever way."""
+    received = b""
+    try:
+        while data := connection.recv(65536):
+            received += data
+    except ConnectionError:
+        pass
+    return received
+
+
+@pytest.mark.parametrize(
+    ("start", "more"),
+    [
+        (b"GET /", b"a" * 65536),
+        (b"GET /healthz HTTP/1.1\r\nX: ", b"a" * 65536),
+        (b"GET /healthz HTTP/1.1\r\n" + b"a" * 10, b"a" * 65536),
+        (b"GET /healthz HTTP/1.1\r\n", b"a: b\r\n" * 10_000),
+        (CHUNKED + b"0\r\n", b"a: b\r\n" * 10_000),
+        (CHUNKED + b"5;", b"a=b;" * 10_000),
+        (CHUNKED, b"1\r\n \r\n" * 10_000),
+    ],
+    ids=["target", "header value", "header name", "headers", "trailers", "chunk extension", "chunks of a byte"],
+)
+def test_what_is_no_body_is_bounded(served: Served, start: bytes, more: bytes) -> None:
+    before, sent = memory(served), 0
+    with connect(served) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(start)
+        while sent < PLENTY:
+            connection.sendall(more)
+            sent += len(more)
+            time.sleep(0.01)
+    assert sent < PLENTY
+    assert memory(served) - before < 20 << 20
+
+
+def test_a_head_that_is_too_long_is_told_so(served: Served) -> None:
+    with connect(served) as connection:
+        connection.sendall(GET + b"X: " + b"a" * MOST_HEAD_BYTES)
+        answer = rest_of(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b'"code":"request-too-large"' in answer
+    assert b"attempt-id: " in answer.lower()
+
+
+def test_a_head_of_the_size_of_the_longest_credential_is_taken_and_the_next_too(served: Served) -> None:
+    with connect(served) as connection:
+        for _ in range(3):
+            connection.sendall(GET + b"X: " + b"a" * 45_000 + b"\r\n\r\n")
+            received = b""
+            while not received.endswith(b'{"status":"alive"}'):
+                received += connection.recv(65536)
+            assert received.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(served: Served) -> None:
+    """From the start of the connection, or after an answer, also where nothing but line breaks comes."""
+    beginnings = [(b"",), (GET,), (GET + b"\r\n", b"\r\n"), (GET + b"\r\n", GET)]
+    with ExitStack() as stack:
+        connections = []
+        for pieces in beginnings:
+            connection = stack.enter_context(connect(served))
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.1)
+            connections.append(connection)
+        began = time.monotonic()
+        for connection in connections:
+            assert rest_of(connection).count(b"HTTP/1.1 ") <= 1
+        assert time.monotonic() - began < HEAD_SECONDS + 5
+
+
+def test_many_requests_at_once_are_answered_in_their_order(served: Served) -> None:
+    with connect(served) as connection:
+        connection.sendall((GET + b"\r\n") * 200 + GET + b"Connection: close\r\n\r\n")
+        assert rest_of(connection).count(b"HTTP/1.1 200 ") == 201
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"hello\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n", GET + b": x\r\n\r\n"],
+)
+def test_what_is_no_http_is_refused_as_everything_is(served: Served, sent: bytes) -> None:
+    with connect(served) as connection:
+        connection.sendall(sent)
+        head, _, body = rest_of(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    refused = json.loads(body)
+    assert refused["errors"][0]["code"] == MALFORMED
+    assert f"attempt-id: {refused['attempt']}" in head.decode().lower()
