@@ -86,7 +86,7 @@ class Exchange:
         attempt.generation = policies.generation
         unverified = tokens.peek(text)
         attempt.issuer = unverified.issuer[: tokens.LONGEST_CLAIM]
-        issuer = find_issuer(policies, unverified.issuer)
+        issuer = matching.find_issuer(policies, unverified.issuer)
         attempt.issuer = issuer.name
         key = await self.keys.find(issuer, unverified.key_id)
         claims = tokens.verify(
@@ -188,20 +188,6 @@ def parse_request(body: bytes) -> dict[str, Any]:
 
 FEATURES = ("multi-use-token",)
 """Of PEP 807, what discovery offers."""
-
-
-def find_issuer(policies: Policies, url: str) -> Issuer:
-    """The configured issuer of that URL.
-
-    Raises:
-        UnknownIssuer, IssuerDisabled
-    """
-    issuer = policies.issuer_by_url.get(url)
-    if issuer is None:
-        raise refusals.UnknownIssuer(f"the issuer {url[:200]!r} is none that this index trusts")
-    if issuer.disabled:
-        raise refusals.IssuerDisabled(f"the issuer {issuer.name!r} is switched off")
-    return issuer
 
 
 async def asks(

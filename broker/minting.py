@@ -14,7 +14,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -22,6 +22,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from pydantic_core import to_json
 
 from broker import refusals
 from broker.patterns import Projects
@@ -36,8 +37,9 @@ LONGEST_UPLOAD_TOKEN: Final = 32 * 1024
 _TYPE = "at+jwt"
 _ALGORITHM = "EdDSA"
 _JWS = jwt.PyJWS()
-_ENCODE = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-"""As UTF-8: escaped, the longest identity that may be exchanged would make a token too long to be read."""
+_encode: Callable[[Any], bytes] = to_json
+"""As UTF-8: escaped, the longest identity that may be exchanged would make a token too long to be read. Nothing that
+UTF-8 cannot hold comes here: claims that cannot be printed were refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +54,8 @@ class SigningKey:
 
     def __post_init__(self) -> None:
         """Writes the header once, and not for each token."""
-        header = _ENCODE({"alg": _ALGORITHM, "kid": self.id, "typ": _TYPE})
-        object.__setattr__(self, "header", _base64url(header.encode()))
+        header = _encode({"alg": _ALGORITHM, "kid": self.id, "typ": _TYPE})
+        object.__setattr__(self, "header", _base64url(header))
 
     @classmethod
     def parse(cls, pem: bytes) -> Self:
@@ -210,13 +212,13 @@ class Minter:
         return claims
 
     def _sign(self, claims: Mapping[str, Any], key: SigningKey) -> MintedToken:
-        payload = _ENCODE(claims)
-        signed = f"{key.header}.{_base64url(payload.encode())}"
+        payload = _encode(claims)
+        signed = f"{key.header}.{_base64url(payload)}"
         return MintedToken(
             text=f"{self.prefix}{signed}.{_base64url(key.private.sign(signed.encode()))}",
             id=claims["jti"],
             expires_at=claims["exp"],
-            receipt=f'{{"kid":"{key.id}","claims":{payload}}}',
+            receipt=f'{{"kid":"{key.id}","claims":{payload.decode()}}}',
         )
 
 

@@ -27,6 +27,10 @@ MISTAKES_ON_A_SCREEN: Final = 8
 COLLECT_AFTER: Final = 5000
 """Objects that can be in cycles, made and not freed since the last look: what some hundred requests under way have."""
 
+TURN_SECONDS: Final = 0.0001
+"""After which a thread lets another run that wants to. The event loop is always busy under load, so at Python's 5 ms
+the thread that settles a batch of exchanges would wait that long after each statement of its own."""
+
 FLAGS = ("policies", "state_url", "host", "port", "workers")
 
 
@@ -118,7 +122,7 @@ def _not_started(why: str) -> int:
 
 def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
     if chosen.workers == 1:
-        _calm_collector()
+        _tune_interpreter()
         uvicorn.run(app, **server)  # type: ignore[arg-type]  # keywords as uvicorn names them
     else:
         uvicorn.run("broker.cli.serve:worker", factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
@@ -128,16 +132,18 @@ def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
 def worker() -> Starlette:
     """What each of several worker processes serves."""
     app = create_app()
-    _calm_collector()
+    _tune_interpreter()
     return app
 
 
-def _calm_collector() -> None:
-    """Tells the garbage collector what stays, and to look less often for what does not.
+def _tune_interpreter() -> None:
+    """Fits the interpreter to many short exchanges: its garbage collector, and how its threads take turns (ADR 11).
 
-    An exchange that waits for state outlives a young generation, so by its own measure the collector went through all
-    modules and policies again and again: a tenth of an exchange's time. What is not part of a cycle never waits for it.
+    The collector is told what stays, and to look less often for what does not: an exchange that waits for state
+    outlives a young generation, so by its own measure the collector went through all modules and policies again and
+    again. What is not part of a cycle never waits for it.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER)
+    sys.setswitchinterval(TURN_SECONDS)

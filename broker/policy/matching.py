@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from broker import refusals
 from broker.patterns import Projects, intersect
-from broker.policy.model import Member, Organization, Policies, Publisher, is_past
+from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, is_past
 from broker.providers import Identity, Kind, Mismatch
 from broker.providers.base import fold
 
@@ -53,6 +53,20 @@ class Considered:
     def __str__(self) -> str:
         """For the audit record."""
         return f"{self.publisher.id}: {self.mismatch or 'matches'}"
+
+
+def find_issuer(policies: Policies, url: str) -> Issuer:
+    """The configured issuer of that URL.
+
+    Raises:
+        UnknownIssuer, IssuerDisabled
+    """
+    issuer = policies.issuer_by_url.get(url)
+    if issuer is None:
+        raise refusals.UnknownIssuer(f"the issuer {url[:200]!r} is none that this index trusts")
+    if issuer.disabled:
+        raise refusals.IssuerDisabled(f"the issuer {issuer.name!r} is switched off")
+    return issuer
 
 
 def candidates(policies: Policies, identity: Identity) -> tuple[Publisher, ...]:

@@ -241,6 +241,17 @@ def test_every_help_says_more_than_its_usage(verb: str, capsys: pytest.CaptureFi
     assert len(capsys.readouterr().out.splitlines()) > 6
 
 
+def test_an_interrupt_ends_a_verb_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve, "run", interrupted)
+    assert main(["serve"]) == 130, "as shells call what Ctrl-C ended"
+    assert capsys.readouterr().err == "\n"
+
+
 def test_the_env_file_flag_is_for_workers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with environment(**write(tmp_path)):
         assert main(["serve", "--env-file", str(tmp_path / "nowhere.env")]) == 1

@@ -1,0 +1,63 @@
+"""What an identity token with given claims would get, without network, state or signature: the exchange's own core.
+
+`broker explain`, test cases and `broker plan` ask here. Steps 2 and 5 to 8 of the exchange (design §3) are the
+very functions that a mint calls; what only a real token or the store can tell (signature, times, replay, limits) is
+not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from broker import refusals
+from broker.policy import matching
+from broker.policy.matching import Considered, Grant, Pins
+from broker.policy.model import Issuer, Policies
+from broker.providers import Identity
+from broker.tokens import Claims
+
+_NO_PINS: Final[Pins] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What was found, as far as it went: a step that refuses leaves those behind it empty."""
+
+    issuer: Issuer | None = None
+    identity: Identity | None = None
+    considered: tuple[Considered, ...] = ()
+    grant: Grant | None = None
+    refusal: refusals.Refusal | None = None
+    """None exactly where there is a grant."""
+
+
+def rehearse(policies: Policies, claims: Mapping[str, Any], *, now: float, pins: Pins = _NO_PINS) -> Rehearsal:
+    """Decides as a mint would for a token that is signed, in time, and new.
+
+    Args:
+        claims: The payload of an identity token; `iss` says whose.
+        now: Epoch seconds.
+        pins: What first uses recorded; by default nothing, so that `pin: first-use` fits any ids.
+    """
+    issuer: Issuer | None = None
+    identity: Identity | None = None
+    considered: tuple[Considered, ...] = ()
+    try:
+        issuer = matching.find_issuer(policies, _url(claims))
+        values = Claims(values=claims, expires_at=now, fingerprint="")
+        identity = issuer.provider.read(values, issuer.name, issuer.url)
+        considered = matching.consider(matching.candidates(policies, identity), identity, pins)
+        grant = matching.grant(policies, identity, considered, now)
+    except refusals.Refusal as refusal:
+        return Rehearsal(issuer=issuer, identity=identity, considered=considered, refusal=refusal)
+    return Rehearsal(issuer=issuer, identity=identity, considered=considered, grant=grant)
+
+
+def _url(claims: Mapping[str, Any]) -> str:
+    url = claims.get("iss")
+    if not isinstance(url, str):
+        raise refusals.MissingClaim("the identity token has no claim 'iss'")
+    return url
