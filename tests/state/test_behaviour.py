@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -317,3 +318,11 @@ async def test_a_replica_that_opens_later_sees_what_was_done(opening: Opening) -
     second = opening()
     assert await second.settle(settlement(spend="token")) == Spent(receipt="first")
     assert await second.pins(["acme/widgets-release"]) == {"acme/widgets-release": {"repository_id": "42"}}
+
+
+async def test_each_of_many_at_once_is_given_its_own_receipt_again(state: State) -> None:
+    """Many are settled in one go, and what one spent must never bring another's upload token."""
+    first = [settlement(receipt=f'{{"jti":"{number}"}}') for number in range(300)]
+    assert set(await asyncio.gather(*map(state.settle, first))) == {Settled()}
+    again = [replace(one, record=record(at=one.now), receipt="{}") for one in first]
+    assert await asyncio.gather(*map(state.settle, again)) == [Spent(receipt=one.receipt) for one in first]

@@ -110,6 +110,23 @@ async def test_a_cluster_that_was_stopped_serves_again_without_a_restart() -> No
             await comes_back(state, within_seconds=10)
 
 
+async def test_a_connection_that_uvloop_finds_closed_while_writing_is_replaced(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its RuntimeError is the OSError of asyncio: nothing was sent, so it is sent again."""
+    connections = state._client.redis  # type: ignore[attr-defined]
+    execute, broken = connections.execute_command, [RuntimeError("unable to perform operation on <TCPTransport>")]
+
+    async def execute_command(*command: object) -> object:
+        if broken:
+            raise broken.pop()
+        return await execute(*command)
+
+    monkeypatch.setattr(connections, "execute_command", execute_command)
+    assert await state.is_revoked("token") is False
+    assert not broken
+
+
 async def test_a_redis_that_stops_in_the_middle_of_a_burst_harms_nobody_for_long() -> None:
     """Whoever waits gets an answer or a refusal, never another error."""
     with RedisServer() as server:
