@@ -1,7 +1,8 @@
 """What every provider is made of: an Identity (what a token says) and a Trust (what a policy may pin of it).
 
 A provider is one file: a frozen `Identity` with its claims, a pydantic `Trust` with the fields of its publishers, the
-table of rules that compares the two, and `read`, which makes an Identity of Claims. No rule lives anywhere else.
+table of rules that compares the two, `read`, which makes an Identity of Claims, and `example`, which makes the claims
+of a valid run. No rule lives anywhere else.
 """
 
 from __future__ import annotations
@@ -226,6 +227,8 @@ class Provider:
     trust: type[Trust]
     read: Callable[[Claims, str, str], Identity]
     """Makes an identity of claims, the issuer's name and the issuer's URL. Raises refusals."""
+    example: Callable[[Mapping[str, object]], dict[str, Any]]
+    """Makes the claims of a valid run, with changes by the claims' names, as `examples.py` has them."""
     longest_token_seconds: int
     """The longest life its tokens have in practice; `longest_token` in index.yaml changes it."""
     replay: Literal["strict", "same-token"] = "strict"

@@ -8,12 +8,14 @@ data residency. `sub` is customizable and has two formats: it is recorded, never
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from broker import refusals
+from broker.providers import examples
 from broker.providers.base import (
     DecimalId,
     Identity,
@@ -200,10 +202,77 @@ def _own(reference: str, repository: str) -> str | None:
     return path.removeprefix(_WORKFLOWS) if fold(name) == fold(repository) and path.startswith(_WORKFLOWS) else None
 
 
+def example(changes: Mapping[str, object]) -> dict[str, Any]:
+    """A job in acme-corp/widgets, started by alice's push of the tag v1.0.0, in the environment `pypi`.
+
+    Args:
+        changes: As `examples.py` has them; also `workflow_file`, which is no claim: the name of the calling file.
+    """
+    told = examples.facts(
+        {
+            "repository": "acme-corp/widgets",
+            "repository_id": "424242424",
+            "repository_owner_id": "65600975",
+            "ref": "refs/tags/v1.0.0",
+            "sha": examples.SHA,
+            "environment": "pypi",
+            "workflow_file": "release.yml",
+        },
+        changes,
+    )
+    repository, sha = told["repository"], told["sha"]
+    owner, _, name = repository.partition("/")
+    # `ref` is empty when a bare commit is deployed; references then end in the commit.
+    reference = f"{repository}{_WORKFLOWS}{told['workflow_file']}@{told['ref'] or sha}"
+    has_environment = changes.get("environment") is not ...
+    context = f"environment:{told['environment']}" if has_environment else f"ref:{told['ref']}"
+    issued_at = examples.issued_at(changes)
+    claims: dict[str, Any] = {
+        "jti": examples.JTI,
+        "iss": PROVIDER.issuer,
+        "aud": examples.AUDIENCE,
+        # The immutable form, which repositories have since July 2026.
+        "sub": f"repo:{owner}@{told['repository_owner_id']}/{name}@{told['repository_id']}:{context}",
+        "iat": issued_at,
+        "nbf": issued_at - 600,
+        "exp": issued_at + 300,
+        "repository": repository,
+        "repository_id": told["repository_id"],
+        "repository_owner": owner,
+        "repository_owner_id": told["repository_owner_id"],
+        "repository_visibility": "private",
+        "enterprise": "acme",
+        "enterprise_id": "8151",
+        "actor": "alice",
+        "actor_id": "1001",
+        "workflow": "Release",
+        "workflow_ref": reference,
+        "workflow_sha": sha,
+        "job_workflow_ref": reference,
+        "job_workflow_sha": sha,
+        "event_name": "push",
+        "ref": told["ref"],
+        "ref_type": "branch" if told["ref"].startswith("refs/heads/") else "tag",
+        "ref_protected": "true",
+        "sha": sha,
+        "base_ref": "",
+        "head_ref": "",
+        "environment": told["environment"],
+        "environment_node_id": "EN_kwDOGUmgms7KAQ5T" if has_environment else ...,
+        "run_id": "17423456789",
+        "run_number": "42",
+        "run_attempt": "1",
+        "check_run_id": "49466334455",
+        "runner_environment": "github-hosted",
+    }
+    return examples.changed(claims, {**changes, "workflow_file": ...})
+
+
 PROVIDER = Provider(
     name="github",
     issuer="https://token.actions.githubusercontent.com",
     trust=GitHubTrust,
     read=read,
+    example=example,
     longest_token_seconds=3600,
 )

@@ -9,13 +9,15 @@ are refused, for then a fork's job cannot be told from the project's own.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from broker import refusals
+from broker.providers import examples
 from broker.providers.base import (
     DecimalId,
     Identity,
@@ -171,11 +173,74 @@ def _config_file(reference: str, project: str, ref: str, sha: str) -> str:
     return path
 
 
+def example(changes: Mapping[str, object]) -> dict[str, Any]:
+    """A job in acme/tools/widgets, started by alice's push of the protected tag v1.0.0. Changes: see `examples.py`."""
+    told = examples.facts(
+        {
+            "iss": "https://gitlab.com",
+            "project_path": "acme/tools/widgets",
+            "project_id": "20",
+            "namespace_id": "72",
+            "ref": "v1.0.0",
+            "ref_type": "tag",
+            "sha": examples.SHA,
+        },
+        changes,
+    )
+    path, ref, sha, kind = told["project_path"], told["ref"], told["sha"], told["ref_type"]
+    namespace = path.rpartition("/")[0]
+    told = examples.facts({**told, "ref_path": f"refs/{'heads' if kind == 'branch' else 'tags'}/{ref}"}, changes)
+    issued_at = examples.issued_at(changes)
+    claims: dict[str, Any] = {
+        "namespace_id": told["namespace_id"],
+        "namespace_path": namespace,
+        "project_id": told["project_id"],
+        "project_path": path,
+        "project_visibility": "private",
+        "job_project_id": told["project_id"],
+        "job_project_path": path,
+        "job_namespace_id": told["namespace_id"],
+        "job_namespace_path": namespace,
+        "user_login": "alice",
+        "user_id": "77",
+        "user_email": "alice@acme.example",
+        "user_access_level": "maintainer",
+        "user_identities": [{"provider": "github", "extern_uid": "1001"}],
+        "groups_direct": ["acme/tools"],
+        "pipeline_id": "574",
+        "pipeline_source": "push",
+        "job_id": "302",
+        "job_source": "push",
+        "ref": ref,
+        "ref_type": kind,
+        "ref_path": told["ref_path"],
+        "ref_protected": "true",
+        "environment": "pypi",
+        "environment_protected": "true",
+        "environment_action": "start",
+        "deployment_tier": "production",
+        "runner_id": 12270835,
+        "runner_environment": "gitlab-hosted",
+        "sha": sha,
+        "ci_config_ref_uri": f"{_place(told['iss'])}/{path}//.gitlab-ci.yml@{told['ref_path']}",
+        "ci_config_sha": sha,
+        "jti": examples.JTI,
+        "iss": told["iss"],
+        "iat": issued_at,
+        "nbf": issued_at - 5,
+        "exp": issued_at + 3600,
+        "sub": f"project_path:{path}:ref_type:{kind}:ref:{ref}",
+        "aud": examples.AUDIENCE,
+    }
+    return examples.changed(claims, changes)
+
+
 PROVIDER = Provider(
     name="gitlab",
     issuer="https://gitlab.com",
     trust=GitLabTrust,
     read=read,
+    example=example,
     longest_token_seconds=24 * 3600,
     replay="same-token",
 )

@@ -6,12 +6,14 @@ the account's immutable id; `email` is a name that a new account can take. The a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from broker import refusals
+from broker.providers import examples
 from broker.providers.base import DecimalId, Identity, Kind, Provider, Rule, Text, Trust, exact, folded
 from broker.tokens import Claims
 
@@ -66,10 +68,28 @@ def read(claims: Claims, issuer: str, url: str) -> GoogleIdentity:
     )
 
 
+def example(changes: Mapping[str, object]) -> dict[str, Any]:
+    """The release bot of acme, a service account. Changes: see `examples.py`."""
+    account = examples.facts({"sub": "112233445566778899"}, changes)["sub"]
+    issued_at = examples.issued_at(changes)
+    claims: dict[str, Any] = {
+        "iss": PROVIDER.issuer,
+        "aud": examples.AUDIENCE,
+        "azp": account,
+        "sub": account,
+        "email": "release-bot@acme-builds.iam.gserviceaccount.com",
+        "email_verified": True,
+        "iat": issued_at,
+        "exp": issued_at + 3600,
+    }
+    return examples.changed(claims, changes)
+
+
 PROVIDER = Provider(
     name="google",
     issuer="https://accounts.google.com",
     trust=GoogleTrust,
     read=read,
+    example=example,
     longest_token_seconds=3600 + 60,
 )

@@ -1,8 +1,8 @@
 """Small faults, one at a time: what a slip of the hand would make of a module.
 
 Beyond what is usual (comparisons, conditions, constants, removed statements), a fault may drop an element of a table:
-in this project half of the rules are tables at module or class level. Not touched are annotations, documentation, and
-the words of refusals, which nobody decides by.
+in this project half of the rules are tables at module or class level. Not touched are annotations, documentation,
+providers' examples, and the words of refusals, which nobody decides by.
 """
 
 from __future__ import annotations
@@ -165,7 +165,9 @@ def _has_body(node: ast.AST) -> bool:
 
 
 def _is_talk(node: ast.AST) -> bool:
-    """Documentation, types, and what is only printed."""
+    """Documentation, types, examples, and what is only printed."""
+    if isinstance(node, ast.FunctionDef) and node.name == "example":
+        return True
     if isinstance(node, ast.Import | ast.ImportFrom):
         return True
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from broker.policy.members import MOST_RIGHTS
 from broker.policy.model import Member, Organization, Policies
 from broker.providers import PROVIDERS
 from broker.providers.github import GitHubIdentity, GitHubTrust
-from broker.providers.gitlab import GitLabTrust
 from broker.refusals import Refusal
 from tests.policy.example import FILES, changed, write
 
@@ -169,9 +169,7 @@ def test_an_issuer_of_a_kind_without_a_public_instance_needs_its_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of today's kinds is so; Forgejo will be."""
-    private = PROVIDERS["gitlab"].__class__(
-        name="gitlab", issuer=None, trust=GitLabTrust, read=PROVIDERS["gitlab"].read, longest_token_seconds=60
-    )
+    private = dataclasses.replace(PROVIDERS["gitlab"], issuer=None)
     monkeypatch.setitem(PROVIDERS, "gitlab", private)
     with pytest.raises(PolicyErrors) as caught:
         load(write(tmp_path))

@@ -25,7 +25,9 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 def test_every_file_is_in_the_list() -> None:
     folder = Path(providers.__file__).parent
-    assert {path.stem for path in folder.glob("*.py")} - {"__init__", "base"} == set(PROVIDERS) == set(KINDS)
+    assert (
+        {path.stem for path in folder.glob("*.py")} - {"__init__", "base", "examples"} == set(PROVIDERS) == set(KINDS)
+    )
 
 
 def test_public_issuers_are_those_that_the_providers_name() -> None:
@@ -48,6 +50,22 @@ def test_how_long_tokens_live_and_what_a_second_exchange_gets() -> None:
 @every_kind
 def test_a_trust_that_was_made_of_a_run_admits_it(kind: IssuerName) -> None:
     assert trust(kind).compare(identity(kind), {}) is None
+
+
+@every_kind
+def test_the_example_is_a_valid_run_and_the_same_each_time(kind: IssuerName) -> None:
+    provider = PROVIDERS[kind]
+    assert provider.example({}) == provider.example({})
+    assert (provider.example({})["iss"], provider.example({"aud": "ours"})["aud"]) == (provider.issuer, "ours")
+    assert trust(kind).compare(read(kind, provider.example({})), {}) is None
+
+
+@every_kind
+def test_an_example_leaves_out_what_it_is_told_to(kind: IssuerName) -> None:
+    for name, value in PROVIDERS[kind].example({}).items():
+        assert name not in PROVIDERS[kind].example({name: ...})
+        assert PROVIDERS[kind].example({name: value}) == PROVIDERS[kind].example({})
+        assert PROVIDERS[kind].example({name: ["odd"]})[name] == ["odd"]
 
 
 @every_kind
