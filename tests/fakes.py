@@ -20,7 +20,8 @@ from jwt.algorithms import get_default_algorithms
 
 from broker import tokens
 from broker.patterns import Projects
-from broker.playground.ci import FakeCI, IssuerName, _key
+from broker.playground.ci import FakeCI, IssuerName
+from broker.playground.ci_keys import signing_key
 from broker.playground.claims import AUDIENCE, github_claims, gitlab_claims, google_claims
 from broker.policy.matching import Considered, Grant, Pins, candidates, consider, grant
 from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Role
@@ -69,7 +70,7 @@ def segment(content: bytes | Mapping[str, Any]) -> str:
 def signed(header: bytes | Mapping[str, Any], payload: bytes | Mapping[str, Any]) -> str:
     """A token of any bytes at all, with GitHub's own good signature."""
     text = f"{segment(header)}.{segment(payload)}"
-    return f"{text}.{segment(get_default_algorithms()['RS256'].sign(text.encode(), _key('github')))}"
+    return f"{text}.{segment(get_default_algorithms()['RS256'].sign(text.encode(), signing_key('github')))}"
 
 
 def sign(claims: Mapping[str, Any], **header: object) -> str:

@@ -6,9 +6,6 @@ route and GitLab's variables, so that environment variables alone make an unmodi
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from broker.playground.ci_keys import base64url, public_jwk, signing_key
 from broker.playground.claims import (
     AUDIENCE,
     GITHUB_URL,
@@ -84,8 +82,8 @@ class FakeCI:
         fields = {"alg": "RS256", "kid": self.key_id(issuer), "typ": "JWT", **header}
         told = {name: value for name, value in fields.items() if value is not ...}
         signed = f"{_segment(told)}.{_segment(claims)}"
-        signature = _key(issuer).sign(signed.encode(), padding.PKCS1v15(), SHA256())
-        return f"{signed}.{_base64url(signature)}"
+        signature = signing_key(issuer).sign(signed.encode(), padding.PKCS1v15(), SHA256())
+        return f"{signed}.{base64url(signature)}"
 
     def token(self, issuer: IssuerName = "github", **changes: object) -> str:
         """An identity token of a valid run, with changes."""
@@ -93,7 +91,7 @@ class FakeCI:
 
     def key_id(self, issuer: IssuerName) -> str:
         """The `kid` of the issuer's key."""
-        return str(_public_jwk(issuer)["kid"])
+        return str(public_jwk(issuer)["kid"])
 
     def documents(self) -> dict[str, bytes]:
         """What the issuers publish, by URL: discovery documents and key sets."""
@@ -109,7 +107,7 @@ class FakeCI:
                 "claims_supported": sorted(_CLAIMS[name]()),
                 "scopes_supported": ["openid"],
             }
-            found[key_set] = {"keys": [_public_jwk(name)]}
+            found[key_set] = {"keys": [public_jwk(name)]}
         return {url: json.dumps(document).encode() for url, document in found.items()}
 
     def transport(self) -> httpx.MockTransport:
@@ -165,29 +163,5 @@ def _key_set_url(name: IssuerName, url: str) -> str:
     return origin + _KEY_SETS[name]
 
 
-@functools.cache
-def _key(issuer: IssuerName) -> rsa.RSAPrivateKey:
-    """Made once for each process, and nowhere kept."""
-    del issuer
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-
-@functools.cache
-def _public_jwk(issuer: IssuerName) -> dict[str, str]:
-    numbers = _key(issuer).public_key().public_numbers()
-    members = {"e": _integer(numbers.e), "kty": "RSA", "n": _integer(numbers.n)}
-    # RFC 7638 section 3: the required members in order, without white space.
-    thumbprint = hashlib.sha256(json.dumps(members, separators=(",", ":")).encode()).digest()
-    return {**members, "kid": _base64url(thumbprint), "use": "sig", "alg": "RS256"}
-
-
-def _integer(value: int) -> str:
-    return _base64url(value.to_bytes((value.bit_length() + 7) // 8))
-
-
 def _segment(value: Mapping[str, Any]) -> str:
-    return _base64url(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return base64url(json.dumps(value, separators=(",", ":")).encode())

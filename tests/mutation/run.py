@@ -141,9 +141,9 @@ def _prepare() -> None:
     os.chdir(ROOT)
     for name in _LIBRARIES:
         importlib.import_module(name)
-    fake_ci = importlib.import_module("broker.playground.ci")
+    fake_ci = importlib.import_module("broker.playground.ci_keys")
     for issuer in ("github", "gitlab", "google"):
-        fake_ci._key(issuer)
+        fake_ci.signing_key(issuer)
     loaded = [name for name in sys.modules if name.startswith("broker.") and not name.startswith("broker.playground")]
     assert not loaded, f"a fork could not break what is loaded already: {loaded}"
     gc.freeze()
