@@ -47,6 +47,9 @@ LONGEST_CLAIM: Final = 1024
 ASYMMETRIC: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """What an operator may configure for an issuer: never `none`, never a shared secret."""
 
+UUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+"""Ids compare to the letter, so one has one spelling (RFC 9562 section 4 writes them in lower case)."""
+
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)={0,2}")
 """Padding of the signature is let pass and dropped: some libraries send it, and it is not part of what is signed."""
 _ALGORITHMS = {name: check for name, check in get_default_algorithms().items() if name in ASYMMETRIC}
@@ -134,6 +137,17 @@ class Claims:
             raise refusals.InvalidClaim(f"the claim {name!r} must be a string of digits, and is {value!r}")
         return value
 
+    def uuid_text(self, name: str) -> str:
+        """A claim that is an immutable id: a UUID in its one spelling, lower case with hyphens.
+
+        Raises:
+            MissingClaim, InvalidClaim: as `text`; also where it is another text.
+        """
+        value = self.text(name)
+        if not is_uuid(value):
+            raise refusals.InvalidClaim(f"the claim {name!r} must be a UUID in lower case, and is {value!r}")
+        return value
+
     def flag_text(self, name: str) -> bool | None:
         """A claim that is the string "true" or "false", as GitHub and GitLab send flags; None where absent.
 
@@ -158,6 +172,11 @@ class Claims:
         if not isinstance(value, bool):
             raise refusals.InvalidClaim(f"the claim {name!r} must be true or false, and is {_kind(value)}")
         return value
+
+
+def is_uuid(text: str) -> bool:
+    """Whether this is a UUID in its one spelling."""
+    return re.fullmatch(UUID, text) is not None
 
 
 def peek(text: str) -> UnverifiedToken:

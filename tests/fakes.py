@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import jwt
 import pytest
@@ -22,22 +22,32 @@ from broker import tokens
 from broker.patterns import Projects
 from broker.playground.ci import FakeCI, IssuerName
 from broker.playground.ci_keys import signing_key
-from broker.playground.claims import AUDIENCE, github_claims, gitlab_claims, google_claims
+from broker.playground.claims import AUDIENCE
 from broker.policy.matching import Considered, Grant, Pins, candidates, consider, grant
 from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Role
-from broker.providers import PROVIDERS, Identity, Trust
+from broker.policy.publishers import owner_id
+from broker.providers import PROVIDERS, Identity, Provider, Trust
+from broker.providers.generic import GenericDeclaration
 from broker.refusals import Refusal
 from broker.tokens import Claims
 
 NOW: Final = 1_800_000_000
 """2027-01-15T08:00:00Z"""
 
-CI: Final = FakeCI()
+KINDS: Final[tuple[IssuerName, ...]] = get_args(IssuerName)
+
+MADE: Final[Mapping[str, Provider]] = {
+    **PROVIDERS,
+    "generic": GenericDeclaration(
+        name="repository", ids=("repository_id",), conditions=("ref",), actor="actor_id", actor_name="actor"
+    ).provider(),
+}
+"""Each kind as an issuer has it: generic ones are declared."""
+
+CI: Final = FakeCI(more={kind: MADE[kind].example({})["iss"] for kind in KINDS[3:]})
 
 CLAIMS: Final[Mapping[str, Callable[..., dict[str, Any]]]] = {
-    "github": github_claims,
-    "gitlab": gitlab_claims,
-    "google": google_claims,
+    kind: functools.partial(CI.claims, kind) for kind in KINDS
 }
 
 
@@ -124,7 +134,7 @@ def identity(kind: IssuerName = "github", /, *, url: str | None = None, without:
 
 def read(kind: IssuerName, claims: Mapping[str, Any], url: str | None = None) -> Identity:
     """What a provider makes of claims."""
-    return PROVIDERS[kind].read(trusted(claims), kind, url or CI.urls[kind])
+    return MADE[kind].read(trusted(claims), kind, url or CI.urls[kind])
 
 
 def outcomes(kind: IssuerName, names: Iterable[str], value: object) -> dict[str, str]:
@@ -138,7 +148,7 @@ def outcomes(kind: IssuerName, names: Iterable[str], value: object) -> dict[str,
 
 def issuer(kind: IssuerName = "github", /, **changes: Any) -> Issuer:
     """An issuer as `index.yaml` names it."""
-    provider = PROVIDERS[kind]
+    provider = MADE[kind]
     fields = {
         "name": kind,
         "url": CI.urls[kind],
@@ -172,13 +182,50 @@ _TRUSTS: Final[Mapping[str, Mapping[str, Any]]] = {
         "email": "release-bot@acme-builds.iam.gserviceaccount.com",
         "account_id": "112233445566778899",
     },
+    "activestate": {
+        "issuer": "activestate",
+        "project_path": "acme/widgets",
+        "organization_id": "5f1c9b1e-2d61-4f7a-8a3e-3f0f5b8a9c10",
+        "project_id": "9c3b2a10-7e6d-4c5b-9f8e-2d1c0b9a8f77",
+    },
+    "buildkite": {
+        "issuer": "buildkite",
+        "pipeline": "acme/widgets",
+        "organization_id": "0184990a-477b-4fa8-9968-496074483ce1",
+        "pipeline_id": "0184990a-4782-42b5-afc1-16715b10b8f2",
+        "step_key": "publish",
+        "refs": ["refs/tags/v*"],
+    },
+    "circleci": {
+        "issuer": "circleci",
+        "vcs_origin": "github.com/acme-corp/widgets",
+        "project_id": "8a7b6c5d-4e3f-4a2b-9c1d-0e9f8a7b6c5d",
+        "refs": ["refs/tags/v*"],
+    },
+    "forgejo": {
+        "issuer": "forgejo",
+        "repository": "acme/widgets",
+        "repository_id": "4711",
+        "repository_owner_id": "815",
+        "workflow": ".forgejo/workflows/release.yml",
+        "refs": ["refs/tags/v*"],
+    },
+    "generic": {
+        "issuer": "generic",
+        "claims.repository": "repository-example",
+        "claims.repository_id": "repository_id-example",
+        "claims.ref": "ref-example",
+    },
 }
 
 
 def trust(kind: IssuerName = "github", /, **changes: Any) -> Trust:
-    """What a publisher pins of the valid run; `...` leaves a field out."""
-    fields = {**_TRUSTS[kind], **changes}
-    return PROVIDERS[kind].trust.model_validate({name: value for name, value in fields.items() if value is not ...})
+    """What a publisher pins of the valid run; `...` leaves a field out. 'claims.ref' is `ref` in `claims`."""
+    fields = {name: value for name, value in {**_TRUSTS[kind], **changes}.items() if value is not ...}
+    nested = {name: fields.pop(name) for name in [*fields] if name.startswith("claims.")}
+    if kind == "generic":
+        fields["claims"] = {name.removeprefix("claims."): value for name, value in nested.items()}
+    return MADE[kind].trust.model_validate(fields)
 
 
 def projects(*texts: str) -> frozenset[Projects]:
@@ -214,14 +261,14 @@ def organization(
     """An organization with one owner, alice, and one publisher."""
     members = (member(),) if members is None else members
     publishers = (publisher(organization=name),) if publishers is None else publishers
-    owners = ((one.trust.issuer, getattr(one.trust, one.trust.identity.owner)) for one in publishers)
+    owners = (owner_id(one) for one in publishers)
     return Organization(
         name=name,
         suspended=suspended,
         members={one.name: one for one in members},
         member_by_id={(issuer, told): one for one in members for issuer, told in one.ids.items()},
         publishers={one.name: one for one in publishers},
-        owner_ids=frozenset((issuer, owner) for issuer, owner in owners if owner is not None),
+        owner_ids=frozenset(owner for owner in owners if owner is not None),
     )
 
 

@@ -25,6 +25,7 @@ from broker.providers import Identity
 from broker.tokens import LONGEST_TOKEN
 from tests.fakes import (
     CI,
+    KINDS,
     NOW,
     granted,
     header_of,
@@ -118,7 +119,7 @@ def test_what_was_minted_is_read_back() -> None:
     assert read.identity == who
 
 
-@pytest.mark.parametrize("kind", ["github", "gitlab", "google"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_identity_is_read_back(kind: Any) -> None:
     who = identity(kind)
     assert minter().read(minted(who=who, provider=kind).text, NOW).identity == who

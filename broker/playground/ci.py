@@ -22,6 +22,7 @@ from broker.playground.claims import (
     GITHUB_URL,
     GITLAB_URL,
     GOOGLE_URL,
+    claims_now,
     github_claims,
     gitlab_claims,
     google_claims,
@@ -29,7 +30,7 @@ from broker.playground.claims import (
 
 __all__ = ["FakeCI", "IssuerName", "Run", "github_claims", "gitlab_claims", "google_claims", "token_variable"]
 
-IssuerName = Literal["github", "gitlab", "google"]
+IssuerName = Literal["github", "gitlab", "google", "activestate", "buildkite", "circleci", "forgejo", "generic"]
 
 _CLAIMS: Final[Mapping[IssuerName, Callable[..., dict[str, Any]]]] = {
     "github": github_claims,
@@ -43,6 +44,8 @@ _KEY_SETS: Final[Mapping[IssuerName, str]] = {
     "google": "/oauth2/v3/certs",
 }
 """Where each provider keeps its keys: never at a place that could be guessed from the issuer."""
+_KEY_SET: Final = "/.well-known/jwks"
+"""Of those that are not in the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +59,21 @@ class Run:
 
 
 class FakeCI:
-    """Three issuers, and the runs that were started on them."""
+    """Three issuers or more, and the runs that were started on them."""
 
-    def __init__(self, github: str = GITHUB_URL, gitlab: str = GITLAB_URL, google: str = GOOGLE_URL) -> None:
-        self.urls: Mapping[IssuerName, str] = {"github": github, "gitlab": gitlab, "google": google}
+    def __init__(
+        self,
+        github: str = GITHUB_URL,
+        gitlab: str = GITLAB_URL,
+        google: str = GOOGLE_URL,
+        more: Mapping[IssuerName, str] | None = None,
+    ) -> None:
+        """Makes the issuers.
+
+        Args:
+            more: The URLs of other kinds of issuers.
+        """
+        self.urls: Mapping[IssuerName, str] = {"github": github, "gitlab": gitlab, "google": google, **(more or {})}
         self._runs: dict[str, Run] = {}
 
     @classmethod
@@ -69,7 +83,8 @@ class FakeCI:
 
     def claims(self, issuer: IssuerName, **changes: object) -> dict[str, Any]:
         """Valid claims of that issuer, with changes as the functions of `claims` take them."""
-        return _CLAIMS[issuer](**{"iss": self.urls[issuer], **changes})
+        told = {"iss": self.urls[issuer], **changes}
+        return _CLAIMS[issuer](**told) if issuer in _CLAIMS else claims_now(issuer, told)
 
     def sign(self, claims: Mapping[str, Any], issuer: IssuerName = "github", **header: object) -> str:
         """An identity token, signed with the issuer's key whatever its header says.
@@ -104,7 +119,7 @@ class FakeCI:
                 "response_types_supported": ["id_token"],
                 "subject_types_supported": ["public"],
                 "id_token_signing_alg_values_supported": ["RS256"],
-                "claims_supported": sorted(_CLAIMS[name]()),
+                "claims_supported": sorted(self.claims(name)),
                 "scopes_supported": ["openid"],
             }
             found[key_set] = {"keys": [public_jwk(name)]}
@@ -160,7 +175,7 @@ def token_variable(audience: str) -> str:
 def _key_set_url(name: IssuerName, url: str) -> str:
     # Google's own keys are on another host than its issuer. One that stands in for it has a single server.
     origin = "https://www.googleapis.com" if url == GOOGLE_URL else url
-    return origin + _KEY_SETS[name]
+    return origin + _KEY_SETS.get(name, _KEY_SET)
 
 
 def _segment(value: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What the three providers sign at this moment: the examples of `broker/providers/`, each a token of its own.
+"""What providers sign at this moment: the examples of `broker/providers/`, each a token of its own.
 
 Each function makes the claims of a *valid* run, and takes what is to be different by the claim's name; `...` leaves a
 claim out. What follows from a changed claim follows too, as `broker/providers/examples.py` has it.
@@ -60,7 +60,7 @@ def github_claims(*, workflow_file: str = "release.yml", **changes: object) -> d
         workflow_file: The calling workflow's file in `.github/workflows`; `workflow` is its display name.
         changes: Claims to be different, or `...` to leave one out.
     """
-    return _now("github", {"jti": str(uuid.uuid4()), "workflow_file": workflow_file, **changes})
+    return claims_now("github", {"jti": str(uuid.uuid4()), "workflow_file": workflow_file, **changes})
 
 
 def gitlab_claims(**changes: object) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def gitlab_claims(**changes: object) -> dict[str, Any]:
     Args:
         changes: Claims to be different, or `...` to leave one out.
     """
-    return _now("gitlab", {"jti": str(uuid.uuid4()), **changes})
+    return claims_now("gitlab", {"jti": str(uuid.uuid4()), **changes})
 
 
 def google_claims(**changes: object) -> dict[str, Any]:
@@ -78,10 +78,11 @@ def google_claims(**changes: object) -> dict[str, Any]:
     Args:
         changes: Claims to be different, or `...` to leave one out.
     """
-    return _now("google", changes)
+    return claims_now("google", changes)
 
 
-def _now(provider: str, changes: Mapping[str, object]) -> dict[str, Any]:
+def claims_now(provider: str, changes: Mapping[str, object]) -> dict[str, Any]:
+    """The claims of a valid run of any provider, issued at this moment."""
     moment = issued_at(changes, otherwise=int(time.time()))
     claims = PROVIDERS[provider].example({"aud": AUDIENCE, **changes, "iat": moment})
     return changed(claims, {"iat": changes.get("iat", moment)})

@@ -99,7 +99,7 @@ def compile_index(
             findings.add(place, what, "Keep one of the two: a token names its issuer by its URL alone.")
     default, longest = _lifetime(values, findings)
     return Index(
-        declared=_declared(values, findings),
+        declared=_declared(values, issuers, findings),
         issuers=issuers,
         allotments=_allotments(values, findings),
         default_lifetime_seconds=default,
@@ -107,19 +107,27 @@ def compile_index(
     )
 
 
-def _declared(values: Mapping[str, Any], findings: Findings) -> dict[str, Declared] | None:
+def _declared(
+    values: Mapping[str, Any], issuers: Mapping[str, Issuer], findings: Findings
+) -> dict[str, Declared] | None:
     names, found = declared_names(values, "issuers", findings), entries(values, "issuers")
     if names is None:
         return None
     declared: dict[str, Declared] = {}
     for name in names:
         fields = found.get(name, {})
-        kind, only = fields.get("provider"), frozenset(text for _, text in texts(fields, "organizations", ()))
+        only = frozenset(text for _, text in texts(fields, "organizations", ()))
         declared[name] = Declared(
-            provider=PROVIDERS.get(kind) if isinstance(kind, str) else None,
+            provider=issuers[name].provider if name in issuers else _kind(fields.get("provider")),
             organizations=only if "organizations" in fields else None,
         )
     return declared
+
+
+def _kind(name: object) -> Provider | None:
+    """The provider of an issuer whose entry has mistakes; None where it takes the whole entry to tell."""
+    kind = PROVIDERS.get(name) if isinstance(name, str) else None
+    return None if kind is None or kind.declaration is not None else kind
 
 
 def _lifetime(values: Mapping[str, Any], findings: Findings) -> tuple[int, int]:

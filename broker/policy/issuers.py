@@ -9,7 +9,7 @@ from broker.policy.errors import Findings, Place, shown
 from broker.policy.model import Issuer
 from broker.policy.shapes import IssuerShape, MemberShape
 from broker.policy.validation import validate
-from broker.providers import PROVIDERS
+from broker.providers import PROVIDERS, Provider
 
 LONGEST_TOKEN_SECONDS: Final = 31 * 24 * 3600
 """What `longest_token` may allow: GitLab's longest job timeout is a month."""
@@ -33,10 +33,18 @@ def compile_issuer(name: str, fields: dict[str, Any], findings: Findings, *, all
         remedy = findings.suggest(shape.provider, PROVIDERS, f"The broker knows {', '.join(PROVIDERS)}.")
         findings.add((*place, "provider"), f"is no provider: {shown(shape.provider)}", remedy)
         return None
+    provider = _declared(provider, shape.claims, (*place, "claims"), findings)
+    if provider is None:
+        return None
     url = provider.issuer if shape.url is None else shape.url
     if url is None:
-        findings.add((*place, "url"), "is missing", f"Each operator has their own {provider.name}: write its URL.")
+        where = f"Each operator has their own {provider.name}: write its URL"
+        findings.add((*place, "url"), "is missing", f"{where}{_such_as(provider)}.")
         return None
+    form = provider.url_form
+    if form is not None and not findings.at((*place, "url")) and re.fullmatch(form.pattern, url) is None:
+        what = f"is no {provider.name} issuer's URL: {shown(url)}"
+        findings.add((*place, "url"), what, f"Write it{_such_as(provider)}.")
     longest = provider.longest_token_seconds if shape.longest_token is None else shape.longest_token
     if longest > LONGEST_TOKEN_SECONDS:
         findings.add((*place, "longest_token"), "is longer than 744h", "Write a shorter time.")
@@ -50,6 +58,25 @@ def compile_issuer(name: str, fields: dict[str, Any], findings: Findings, *, all
         longest_token_seconds=longest,
         organizations=None if shape.organizations is None else frozenset(shape.organizations),
     )
+
+
+def _declared(kind: Provider, claims: dict[str, Any] | None, place: Place, findings: Findings) -> Provider | None:
+    """The kind itself, or where its claims are to be declared, the provider that the declaration makes."""
+    if kind.declaration is None:
+        if claims is not None:
+            findings.add(place, f"is nothing to declare: the claims of {kind.name} are known", "Remove it.")
+        return kind
+    if claims is None:
+        findings.add(
+            place, "is missing", f"The broker does not know the claims of {kind.name}: declare what they mean."
+        )
+        return None
+    declaration = validate(kind.declaration, claims, place, findings)
+    return None if declaration is None else declaration.provider()
+
+
+def _such_as(provider: Provider) -> str:
+    return "" if provider.url_form is None else f" as {provider.url_form.example}"
 
 
 def _refuse_url(url: object, place: Place, findings: Findings, *, allow_loopback: bool) -> None:

@@ -66,7 +66,8 @@ def _ids(
     for issuer, value in fields.items():
         where = (*place, issuer)
         if index.binds(issuer, organization, where, findings, fields=MemberShape.model_fields):
-            shape = validate(MemberId, value, where, findings)
+            provider = index.provider_of(issuer)
+            shape = validate(MemberId if provider is None else provider.member_id, value, where, findings)
             if shape is not None:
                 ids[issuer] = shape.root
     return ids

@@ -11,7 +11,7 @@ from broker.policy.index import Index
 from broker.policy.model import Publisher
 from broker.policy.shapes import PublisherShape
 from broker.policy.validation import validate
-from broker.providers import Kind, Trust
+from broker.providers import Trust
 
 
 def compile_publishers(
@@ -50,7 +50,7 @@ def owner_id(publisher: Publisher) -> tuple[str, str] | None:
     """(issuer name, owner id) where the publisher states the id of its source's owner."""
     trust = publisher.trust
     field = next(rule.field for rule in trust.rules if rule.of == trust.identity.owner)
-    stated = getattr(trust, field)
+    stated = trust.stated(field)
     return None if stated is None else (trust.issuer, stated)
 
 
@@ -71,7 +71,7 @@ def _trust(
 
 def _refuse_unpinned(trust: type[Trust], fields: Mapping[str, Any], place: Place, findings: Findings) -> None:
     """Immutable ids stand beside names, or are pinned by the first use; asked of the file, whatever else is wrong."""
-    missing = [rule.field for rule in trust.rules if rule.kind is Kind.ID and rule.field not in fields]
+    missing = trust.unstated_ids(fields)
     if missing and "pin" not in fields:
         what = f"does not state {' and '.join(missing)}, and a name alone can change hands"
         remedy = f"Add {' and '.join(missing)}; or `pin: first-use`, and the first success records them."

@@ -14,11 +14,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from broker.patterns import Projects
 from broker.policy.model import Replay, Role
+from broker.providers import PROVIDERS
 from broker.tokens import ASYMMETRIC
 
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
 LONGEST_PROJECT: Final = 200
 """Characters of a project's name or pattern."""
+MEMBER_ID: Final = r"^[!-~]{1,255}$"
+_KINDS: Final = " or ".join(", ".join(PROVIDERS).rsplit(", ", 1))
+"""'github, gitlab or google'"""
 
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smh])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
@@ -87,8 +91,9 @@ class IndexShape(Shape):
 class IssuerShape(Shape):
     """One issuer in `index.yaml`."""
 
-    provider: str = Field(description="What kind it is: github, gitlab or google.")
+    provider: str = Field(description=f"What kind it is: {_KINDS}.")
     url: str | None = Field(default=None, description="What its tokens say in `iss`, to the letter.")
+    claims: Entry | None = Field(default=None, description="For `generic` alone: what its claims mean.")
     disabled: bool = False
     replay: Replay | None = Field(default=None, description="What a second exchange of one identity token gets.")
     algorithms: Annotated[tuple[str, ...], AfterValidator(_signatures)] = Field(default=("RS256",), min_length=1)
@@ -132,13 +137,11 @@ class MemberShape(Shape):
 
 
 class MemberId(RootModel[str]):
-    """A member's id at one issuer. All providers' actors have numbers."""
+    """A member's id at one issuer, of any kind: each kind has a narrower form, its provider's `member_id`."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    root: str = Field(
-        pattern=r"^(?:0|[1-9][0-9]{0,29})$", description="Write the provider's immutable id, a number, in quotes."
-    )
+    root: str = Field(pattern=MEMBER_ID, description="Write the issuer's immutable id, in quotes.")
 
 
 class ProjectShape(Shape):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from broker.providers import github, gitlab, google
+from broker.providers import activestate, buildkite, circleci, forgejo, generic, github, gitlab, google
 from broker.providers.base import Identity, Kind, Mismatch, Provider, Rule, Trust
 
 PROVIDERS: dict[str, Provider] = {
-    provider.name: provider for provider in (github.PROVIDER, gitlab.PROVIDER, google.PROVIDER)
+    module.PROVIDER.name: module.PROVIDER
+    for module in (github, gitlab, google, activestate, buildkite, circleci, forgejo, generic)
 }
 
 __all__ = ["PROVIDERS", "Identity", "Kind", "Mismatch", "Provider", "Rule", "Trust"]

@@ -8,15 +8,16 @@ of a valid run. No rule lives anywhere else.
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from broker.patterns import RefGlob
-from broker.tokens import Claims
+from broker.tokens import UUID, Claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,10 @@ class Identity:
         if kind not in _NAMES:
             _NAMES[kind] = tuple(item.name for item in dataclasses.fields(self))
         return {name: value for name in _NAMES[kind] if (value := getattr(self, name)) is not None}
+
+    def told(self, name: str) -> Any:
+        """What it says of the thing that a rule's `of` names."""
+        return getattr(self, name)
 
     @classmethod
     def from_claims(cls, claims: Mapping[str, Any]) -> Self:
@@ -148,6 +153,7 @@ def _as_tuple(value: object) -> object:
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 DecimalId = Annotated[str, Field(pattern=r"^[0-9]{1,30}$", description="An immutable numeric id, in quotes.")]
+UuidId = Annotated[str, Field(pattern=f"^{UUID}$", description="An immutable id: a UUID, in lower case.")]
 Refs = Annotated[
     tuple[Annotated[RefGlob, BeforeValidator(_ref_glob, json_schema_input_type=str)], ...],
     BeforeValidator(_as_tuple),
@@ -174,9 +180,18 @@ class Trust(BaseModel):
         """The name that this publisher is found by, folded."""
         return fold(getattr(self, self.identity.lookup))
 
+    def stated(self, name: str) -> Any:
+        """What it pins in the field that a rule names; None where a policy leaves it out."""
+        return getattr(self, name)
+
+    @classmethod
+    def unstated_ids(cls, fields: Mapping[str, Any]) -> tuple[str, ...]:
+        """The immutable ids that a publisher's entry leaves out, asked of the file: whatever else is wrong there."""
+        return tuple(rule.field for rule in cls.rules if rule.kind is Kind.ID and rule.field not in fields)
+
     def missing_ids(self) -> tuple[str, ...]:
         """The immutable ids that this publisher does not state: without `pin`, it must not load."""
-        return tuple(rule.field for rule in self.rules if rule.kind is Kind.ID and getattr(self, rule.field) is None)
+        return tuple(rule.field for rule in self.rules if rule.kind is Kind.ID and self.stated(rule.field) is None)
 
     def compare(self, identity: Identity, pins: Mapping[str, str]) -> Mismatch | None:
         """The first rule that the identity does not fit, or None; another issuer, or another kind of one, fits none.
@@ -188,7 +203,7 @@ class Trust(BaseModel):
         if identity.issuer != self.issuer or not isinstance(identity, self.identity):
             return Mismatch(rule=_ISSUER, expected=_shown(self.issuer), actual=_shown(identity.issuer))
         for rule in self.rules:
-            expected, actual = getattr(self, rule.field), getattr(identity, rule.of)
+            expected, actual = self.stated(rule.field), identity.told(rule.of)
             asks = expected is not None or rule.always
             if rule.kind is Kind.ID and expected is None:
                 # With neither id nor `pin`, a publisher does not load; one that is here all the same fits nobody.
@@ -203,7 +218,7 @@ class Trust(BaseModel):
         if self.pin is None:
             return {}
         of = {rule.field: rule.of for rule in self.rules}
-        return {name: getattr(identity, of[name]) for name in self.missing_ids()}
+        return {name: identity.told(of[name]) for name in self.missing_ids()}
 
 
 _ISSUER = Rule("issuer", "issuer", Kind.NAME, exact)
@@ -215,6 +230,43 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return " or ".join(map(repr, map(str, value)))
     return repr(str(value)) if not isinstance(value, bool) else str(value).lower()
+
+
+class NumberedMember(RootModel[str]):
+    """A member's id where the provider numbers its actors."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    root: str = Field(
+        pattern=r"^(?:0|[1-9][0-9]{0,29})$", description="Write the provider's immutable id, a number, in quotes."
+    )
+
+
+class UuidMember(RootModel[str]):
+    """A member's id where the provider's actors have UUIDs."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    root: str = Field(pattern=f"^{UUID}$", description="Write the provider's immutable id, a UUID, in lower case.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlForm:
+    """What an issuer's URL looks like where each operator has their own."""
+
+    pattern: str
+    """What it must fit, whole."""
+    example: str
+
+
+class Declaration(BaseModel, ABC):
+    """What an index operator declares of one issuer's claims, where the provider alone does not know them."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    @abstractmethod
+    def provider(self) -> Provider:
+        """The provider of that issuer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,5 +283,11 @@ class Provider:
     """Makes the claims of a valid run, with changes by the claims' names, as `examples.py` has them."""
     longest_token_seconds: int
     """The longest life its tokens have in practice; `longest_token` in index.yaml changes it."""
+    member_id: type[RootModel[str]] = NumberedMember
+    """The form of its actors' ids: what policies write for members."""
+    url_form: UrlForm | None = None
+    """None where any URL may be that of its issuer."""
+    declaration: type[Declaration] | None = None
+    """What index.yaml must say of the claims of each issuer of this kind; None where the provider knows them."""
     replay: Literal["strict", "same-token"] = "strict"
     """What a second exchange of one identity token gets, unless index.yaml says otherwise."""

@@ -39,7 +39,7 @@ ROWS = [
     Row(INDEX, "  google: {provider: google}", "  google: {provider: google}\n  GHES: {provider: github, url: https://ghes.example}", "GHES:", "issuers.GHES", "name that is none", "lower-case"),
     Row(INDEX, "github: {provider: github}\n", "github: {provider: github}\n  role: {provider: google, url: https://a.example}\n", "role:", "issuers.role", "a field of members", "another name"),
     Row(INDEX, "  google: {provider: google}", "  google: {provider: googel}", "googel", "issuers.google.provider", "is no provider: 'googel'", "'google'"),
-    Row(INDEX, "  google: {provider: google}", "  google: {}", "google: {}", "issuers.google.provider", "is missing", "github, gitlab or google"),
+    Row(INDEX, "  google: {provider: google}", "  google: {}", "google: {}", "issuers.google.provider", "is missing", "github, gitlab, google, activestate"),
     Row(INDEX, "  google: {provider: google}", "  google: google", "google: google", "issuers.google", "must be a mapping", "indented"),
     Row(INDEX, "  google: {provider: google}", "  google: {provider: google, disabled: yes}", "disabled", "issuers.google.disabled", "true or false, and is the text 'yes'", "without quotes"),
     Row(INDEX, "  google: {provider: google}", "  google: {provider: google, replay: loose}", "loose", "issuers.google.replay", "'strict' or 'same-token', and is the text 'loose'", "one of these"),

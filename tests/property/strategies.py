@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from broker.patterns import Projects
 from broker.playground.ci import IssuerName
-
-KINDS: tuple[IssuerName, ...] = ("github", "gitlab", "google")
+from tests.fakes import KINDS
 
 numbers = st.from_regex(r"[1-9][0-9]{0,15}", fullmatch=True)
+
+uuids = st.uuids().map(str)
 
 words = st.text("abcXYZ019._-", min_size=1, max_size=12)
 
@@ -78,11 +79,80 @@ def google_runs(draw: st.DrawFn) -> dict[str, str]:
     return {"sub": draw(numbers), "email": f"{draw(words)}@{draw(words)}.iam.gserviceaccount.com"}
 
 
-RUNS = {"github": github_runs(), "gitlab": gitlab_runs(), "google": google_runs()}
+@st.composite
+def activestate_runs(draw: st.DrawFn) -> dict[str, Any]:
+    """Changes to the claims of an ActiveState build that leave it valid."""
+    return {
+        "organization": draw(words),
+        "organization_id": draw(uuids),
+        "project": draw(words),
+        "project_id": draw(uuids),
+        "ingredient": draw(printable),
+        "actor_id": draw(uuids),
+    }
 
 
 @st.composite
-def runs(draw: st.DrawFn) -> tuple[IssuerName, dict[str, str]]:
+def buildkite_runs(draw: st.DrawFn) -> dict[str, Any]:
+    """Changes to the claims of a Buildkite job that leave it valid."""
+    return {
+        "organization_slug": draw(words),
+        "organization_id": draw(uuids),
+        "pipeline_slug": draw(words),
+        "pipeline_id": draw(uuids),
+        "build_tag": draw(st.text("ab@./:-", min_size=1, max_size=16)),
+        "build_source": draw(st.sampled_from(["ui", "api", "schedule", "webhook"])),
+        "step_key": draw(printable),
+    }
+
+
+@st.composite
+def circleci_runs(draw: st.DrawFn) -> dict[str, Any]:
+    """Changes to the claims of a CircleCI job that leave it valid."""
+    return {
+        "oidc.circleci.com/project-id": draw(uuids),
+        "oidc.circleci.com/pipeline-definition-id": draw(uuids),
+        "oidc.circleci.com/context-ids": [draw(uuids)],
+        "oidc.circleci.com/vcs-origin": f"github.com/{draw(words)}/{draw(words)}",
+        "oidc.circleci.com/vcs-ref": draw(branches),
+    }
+
+
+@st.composite
+def forgejo_runs(draw: st.DrawFn) -> dict[str, Any]:
+    """Changes to the claims of a Forgejo job that leave it valid."""
+    folder = draw(st.sampled_from([".forgejo", ".gitea", ".github"]))
+    return {
+        "repository": f"{draw(words)}/{draw(words)}",
+        "repository_id": draw(numbers),
+        "repository_owner_id": draw(numbers),
+        "workflow_file": f"{folder}/workflows/{draw(files)}",
+        "ref": draw(branches),
+        "event_name": draw(st.sampled_from(["push", "release", "workflow_dispatch"])),
+        "actor_id": draw(numbers),
+    }
+
+
+@st.composite
+def generic_runs(draw: st.DrawFn) -> dict[str, Any]:
+    """Changes to the claims of a run of the tests' declared issuer that leave it valid."""
+    return {name: draw(printable) for name in ("repository", "repository_id", "ref", "actor_id")}
+
+
+RUNS: dict[IssuerName, st.SearchStrategy[dict[str, Any]]] = {
+    "github": github_runs(),
+    "gitlab": gitlab_runs(),
+    "google": google_runs(),
+    "activestate": activestate_runs(),
+    "buildkite": buildkite_runs(),
+    "circleci": circleci_runs(),
+    "forgejo": forgejo_runs(),
+    "generic": generic_runs(),
+}
+
+
+@st.composite
+def runs(draw: st.DrawFn) -> tuple[IssuerName, dict[str, Any]]:
     """A valid run of any provider: its kind, and the changes to its claims."""
     kind = draw(st.sampled_from(KINDS))
     return kind, draw(RUNS[kind])

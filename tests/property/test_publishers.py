@@ -9,24 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.playground.ci import IssuerName
-from broker.providers import PROVIDERS, Identity, Kind, Trust
+from broker.providers import Identity, Kind, Trust
 from broker.providers.base import fold
 from broker.refusals import Refusal
-from tests.fakes import CLAIMS, NOW, identity, outcome, read
-from tests.property.strategies import json_values, runs
+from tests.fakes import CLAIMS, KINDS, MADE, NOW, identity, outcome, read, trust
+from tests.property.strategies import RUNS, json_values, runs
 
-Run = tuple[IssuerName, dict[str, str]]
+Run = tuple[IssuerName, dict[str, Any]]
 
-FLAGS = {"ref_protected", "environment_protected"}
+LISTS = {"events", "refs", "pipeline_sources", "build_sources"}
+
+ACTORS = {"actor_id", "user_id"}
 
 
 def made_from(kind: IssuerName, run: Identity) -> Trust:
     """The narrowest publisher for an identity: every field that it can pin."""
-    fields: dict[str, Any] = {"issuer": run.issuer}
-    for rule in PROVIDERS[kind].trust.rules:
-        value = getattr(run, rule.of)
-        fields[rule.field] = (value,) if rule.field in {"events", "refs", "pipeline_sources"} else value
-    return PROVIDERS[kind].trust.model_validate(fields)
+    fields = {rule.field: run.told(rule.of) for rule in MADE[kind].trust.rules if rule.field != "declaration"}
+    return trust(kind, **{name: (value,) if name in LISTS else value for name, value in fields.items()})
 
 
 @given(runs())
@@ -41,18 +40,18 @@ def test_a_run_that_differs_in_anything_pinned_is_refused(drawn: Run, data: st.D
     kind, changes = drawn
     run = identity(kind, **changes)
     publisher = made_from(kind, run)
-    (name,) = data.draw(st.sampled_from([(one,) for one in changes if one not in {"actor_id", "user_id"}]))
+    (name,) = data.draw(st.sampled_from([(one,) for one in changes if one not in ACTORS]))
     other = identity(kind, **{**changes, **_following(changes, name, data.draw(_others(kind, name)))})
     mismatch = publisher.compare(other, {})
     assert (mismatch is None) == (_pinned(kind, other) == _pinned(kind, run))
     assert (mismatch is None) == (publisher == made_from(kind, other)) or _pinned(kind, other) == _pinned(kind, run)
 
 
-def _others(kind: IssuerName, name: str) -> st.SearchStrategy[str]:
-    return runs().filter(lambda drawn: drawn[0] == kind).map(lambda drawn: drawn[1][name])
+def _others(kind: IssuerName, name: str) -> st.SearchStrategy[Any]:
+    return RUNS[kind].map(lambda changes: changes[name])
 
 
-def _following(changes: dict[str, str], name: str, value: str) -> dict[str, str]:
+def _following(changes: dict[str, Any], name: str, value: Any) -> dict[str, Any]:
     """GitLab's reference to a file follows the claims that it is made of."""
     told = {name: value}
     if name in {"project_path", "ref_path"}:
@@ -67,8 +66,13 @@ def _following(changes: dict[str, str], name: str, value: str) -> dict[str, str]
 
 def _pinned(kind: IssuerName, run: Identity) -> tuple[object, ...]:
     """All that rules compare, in the form in which the provider holds two things to be one."""
-    without_case = {"repository", "environment"} if kind == "github" else {"project_path", "email"}
-    values = ((rule.of, getattr(run, rule.of)) for rule in PROVIDERS[kind].trust.rules)
+    without_case = {
+        "github": {"repository", "environment"},
+        "gitlab": {"project_path"},
+        "google": {"email"},
+        "forgejo": {"repository"},
+    }.get(kind, set())
+    values = ((rule.of, run.told(rule.of)) for rule in MADE[kind].trust.rules)
     return tuple(fold(value) if of in without_case else value for of, value in values)
 
 
@@ -77,9 +81,12 @@ def test_a_changed_id_under_the_same_name_is_always_a_changed_identity(drawn: Ru
     kind, changes = drawn
     run = identity(kind, **changes)
     publisher = made_from(kind, run)
-    ids = [rule.field for rule in PROVIDERS[kind].trust.rules if rule.kind is Kind.ID]
+    ids = [rule.field for rule in MADE[kind].trust.rules if rule.kind is Kind.ID]
     name = data.draw(st.sampled_from(ids))
-    mismatch = publisher.model_copy(update={name: getattr(publisher, name) + "0"}).compare(run, {})
+    other = str(publisher.stated(name)) + "0"
+    bare = name.removeprefix("claims.")
+    update = {name: other} if bare == name else {"claims": {**publisher.stated("claims"), bare: other}}
+    mismatch = publisher.model_copy(update=update).compare(run, {})
     assert mismatch is not None
     assert (mismatch.rule.field, mismatch.rule.kind) == (name, Kind.ID)
 
@@ -91,7 +98,7 @@ def test_an_identity_comes_back_from_its_claims(drawn: Run) -> None:
     assert type(run).from_claims(json.loads(json.dumps(run.as_claims()))) == run
 
 
-@given(st.sampled_from(["github", "gitlab", "google"]), st.data())
+@given(st.sampled_from(KINDS), st.data())
 def test_reading_refuses_or_reads_whatever_is_signed(kind: IssuerName, data: st.DataObject) -> None:
     claims = CLAIMS[kind](iat=NOW)
     name = data.draw(st.sampled_from(sorted(claims)))
@@ -102,6 +109,6 @@ def test_reading_refuses_or_reads_whatever_is_signed(kind: IssuerName, data: st.
     assert all(isinstance(value, str | bool) for value in run.as_claims().values())
 
 
-@given(st.sampled_from(["github", "gitlab", "google"]), st.dictionaries(st.text(max_size=5), json_values))
+@given(st.sampled_from(KINDS), st.dictionaries(st.text(max_size=5), json_values))
 def test_reading_refuses_what_is_no_job(kind: IssuerName, claims: dict[str, Any]) -> None:
     assert outcome(read, kind, claims) in {"missing-claim", "invalid-claim"}
