@@ -186,7 +186,10 @@ def test_the_place_it_runs_on_is_a_condition() -> None:
     "changes",
     [
         *({"pipeline": text} for text in ("widgets", "/widgets", "acme/", "a/b/c", "/", "")),
-        *({"build_sources": given} for given in ([], ("trigger_job",), ("ui", "other"), "ui")),
+        {"build_sources": []},
+        {"build_sources": ("trigger_job",)},
+        {"build_sources": ("ui", "other")},
+        {"build_sources": "ui"},
     ],
     ids=str,
 )

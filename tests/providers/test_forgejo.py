@@ -247,7 +247,10 @@ def test_a_publisher_may_ask_for_protected_refs() -> None:
             {"workflow": text}
             for text in ("release.yml", "release", ".forgejo/workflows/", ".forgejo/workflows/a/b.yml", "")
         ),
-        *({"events": given} for given in ([], ("pull_request",), ("push", "other"), "push")),
+        {"events": []},
+        {"events": ("pull_request",)},
+        {"events": ("push", "other")},
+        {"events": "push"},
         {"ref_protected": "true"},
         {"environment": "pypi"},
     ],
