@@ -5,13 +5,19 @@ python docs/generate.py [--check]
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import SecretStr
+from pydantic.fields import FieldInfo
 
 from broker import refusals
+from broker.providers import PROVIDERS, Kind, Provider
+from broker.providers.base import NumberedMember, UuidMember
 from broker.settings import PREFIX, Settings, secret_names
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -61,7 +67,68 @@ def settings_page() -> str:
     return "\n".join(lines)
 
 
-PAGES = {"refusals.md": refusals_page, "settings.md": settings_page}
+MEMBER_IDS = {NumberedMember: "numbers, in quotes", UuidMember: "UUIDs, in lower case"}
+KINDS = {Kind.NAME: "name", Kind.ID: "id", Kind.CONDITION: "condition"}
+
+
+def providers_page() -> str:
+    """One section a provider: where its tokens come from, and what a publisher may say of them."""
+    lines = [
+        "# Providers",
+        "",
+        "Generated from `broker/providers/` by `make docs`. What `provider` may be for an issuer in `index.yaml`,",
+        "and what publishers say beside `issuer`, `projects` and `until`, which all have. A *name* must be stated.",
+        "Each *id* must be stated too, unless `pin: first-use` records it. A *condition* that is left out asks",
+        "nothing, but for its default.",
+        "",
+    ]
+    for provider in PROVIDERS.values():
+        lines += _provider_section(provider)
+    return "\n".join(lines)
+
+
+def _provider_section(provider: Provider) -> Iterator[str]:
+    module = inspect.getmodule(provider.trust)
+    title, _, about = (inspect.getdoc(module) or "").partition("\n")
+    form = None if provider.url_form is None else provider.url_form.example
+    url = f"`{provider.issuer}`" if provider.issuer else f"each operator's own, as `{form}`" if form else "any"
+    yield from (f"## `{provider.name}`", "", title, "")
+    if about.strip():
+        yield from (about.strip(), "")
+    yield f"- `url`: {url}"
+    yield f"- members' ids: {MEMBER_IDS.get(provider.member_id, 'what the declared claim says, in quotes')}"
+    yield f"- `replay`: `{provider.replay}`; `longest_token`: {provider.longest_token_seconds} s"
+    yield ""
+    if provider.declaration is not None:
+        yield from ("What `claims` in `index.yaml` declares:", "", "| field | default | meaning |", "|---|---|---|")
+        for name, field in provider.declaration.model_fields.items():
+            yield f"| `{name}` | {_default(field)} | {_meaning(field)} |"
+        yield from ("", "What a publisher says:", "")
+    kinds = {rule.field: KINDS[rule.kind] for rule in provider.trust.rules}
+    yield from ("| field | is a | default | meaning |", "|---|---|---|---|")
+    for name, field in provider.trust.model_fields.items():
+        if name not in {"issuer", "pin"}:
+            default = "**needed**, or `pin`" if kinds.get(name) == "id" else _default(field)
+            yield f"| `{name}` | {kinds.get(name, 'mapping')} | {default} | {_meaning(field)} |"
+    yield ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**needed**"
+    plain: Any = list(field.default) if isinstance(field.default, tuple) else field.default
+    shown = str(plain).lower() if isinstance(plain, bool) else str(plain).replace("'", "")
+    return "" if plain in (None, []) else f"`{shown}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    """A field's own description, or its type's."""
+    parts = (notes for part in get_args(field.annotation) for notes in getattr(part, "__metadata__", ()))
+    told = (one.description for one in (field, *parts) if isinstance(one, FieldInfo))
+    return next(filter(None, told), "")
+
+
+PAGES = {"providers.md": providers_page, "refusals.md": refusals_page, "settings.md": settings_page}
 
 
 def main() -> int:

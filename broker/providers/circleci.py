@@ -39,8 +39,8 @@ from broker.tokens import UUID, Claims, is_uuid
 
 _OWN: Final = "oidc.circleci.com/"
 _UUID_LENGTH: Final = 36
-_PULL_REQUEST = re.compile(r"refs/(?:heads/)?pull/.*")
-"""The ref of a build of a fork's pull request, of which `vcs-ref` says `refs/heads/pull/<number>`."""
+_PULL_REQUEST = re.compile(r"refs/(?:heads/)?pull/")
+"""How the ref of a fork's pull request begins, of which `vcs-ref` says `refs/heads/pull/<number>`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ def read(claims: Claims, issuer: str, url: str) -> CircleCIIdentity:
         raise refusals.ForbiddenTrigger("the job is a re-run with SSH: somebody may be logged into it")
     project_id = claims.uuid_text(f"{_OWN}project-id")
     origin, ref = claims.text(f"{_OWN}vcs-origin"), claims.text(f"{_OWN}vcs-ref")
-    if _PULL_REQUEST.fullmatch(ref):
+    if _PULL_REQUEST.match(ref):
         raise refusals.ForkedSource(f"the ref is {ref!r}, that of a pull request")
     subject = claims.text("sub")
     user = _user(

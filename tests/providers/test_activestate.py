@@ -102,6 +102,10 @@ def test_other_builders_are_forbidden(builder: str) -> None:
     assert repr(builder) in caught.value.detail
 
 
+def test_the_platforms_own_publishes() -> None:
+    assert build(builder="pypi-publisher") == build()
+
+
 def test_the_owner_of_the_build_is_granted() -> None:
     assert granted(RULES, build()).members == ("acme/alice",)
 

@@ -139,7 +139,9 @@ def test_a_branch_cannot_pose_as_a_tag() -> None:
 def test_the_source_is_a_condition() -> None:
     for source, fits in (("ui", True), ("webhook", True), ("api", False), ("schedule", False)):
         assert (trust("buildkite").compare(job(build_source=source), {}) is None) is fits
-    assert trust("buildkite", build_sources=("api",)).compare(job(build_source="api"), {}) is None
+    by_api = trust("buildkite", build_sources=("api",))
+    assert by_api.compare(job(build_source="api"), {}) is None
+    assert by_api.compare(job(build_source="ui"), {}) is not None
 
 
 # --- Who it is -------------------------------------------------------------------------------------------------------
@@ -186,7 +188,8 @@ def test_the_place_it_runs_on_is_a_condition() -> None:
     "changes",
     [
         *({"pipeline": text} for text in ("widgets", "/widgets", "acme/", "a/b/c", "/", "")),
-        {"build_sources": []},
+        {"build_sources": ()},
+        {"build_sources": ["ui"]},
         {"build_sources": ("trigger_job",)},
         {"build_sources": ("ui", "other")},
         {"build_sources": "ui"},

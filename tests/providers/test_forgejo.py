@@ -196,6 +196,12 @@ def test_the_person_who_caused_the_run_is_the_actor() -> None:
         granted(RULES, job(event_name="schedule"))
 
 
+def test_the_event_is_a_condition() -> None:
+    releases = trust("forgejo", events=("release",))
+    assert releases.compare(job(event_name="release"), {}) is None
+    assert releases.compare(job(event_name="push"), {}) is not None
+
+
 def test_a_schedule_needs_a_machine() -> None:
     often = publisher(trusts=trust("forgejo", events=("schedule",)))
     rules = policies(organization(members=(member(ids={"forgejo": "501"}),), publishers=(often,)))
@@ -247,7 +253,8 @@ def test_a_publisher_may_ask_for_protected_refs() -> None:
             {"workflow": text}
             for text in ("release.yml", "release", ".forgejo/workflows/", ".forgejo/workflows/a/b.yml", "")
         ),
-        {"events": []},
+        {"events": ()},
+        {"events": ["push"]},
         {"events": ("pull_request",)},
         {"events": ("push", "other")},
         {"events": "push"},

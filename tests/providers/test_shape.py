@@ -58,7 +58,10 @@ def test_how_long_tokens_live_and_what_a_second_exchange_gets() -> None:
 
 def test_where_each_operator_has_a_url_of_their_own_its_form_is_known_or_free() -> None:
     """An issuer's URL is compared to the letter, and the form tells a wrong one before a token comes."""
-    assert [name for name, one in PROVIDERS.items() if one.url_form is not None] == ["circleci", "forgejo"]
+    assert {name: one.url_form.example for name, one in PROVIDERS.items() if one.url_form is not None} == {
+        "circleci": "https://oidc.circleci.com/org/<organization id>",
+        "forgejo": "https://codeberg.org/api/actions",
+    }
     for name, one in PROVIDERS.items():
         if one.url_form is not None:
             assert one.issuer is None
