@@ -30,6 +30,7 @@ from tests.fakes import (
     trusted,
     verified,
 )
+from tests.providers.hostile import NO_UUIDS
 
 
 def claims(**changes: Any) -> dict[str, Any]:
@@ -551,7 +552,7 @@ WRONG_TYPES: Mapping[str, object] = {
 
 
 @pytest.mark.parametrize("value", WRONG_TYPES.values(), ids=WRONG_TYPES)
-@pytest.mark.parametrize("reader", ["text", "optional_text", "text_or_empty", "number_text", "flag_text"])
+@pytest.mark.parametrize("reader", ["text", "optional_text", "text_or_empty", "number_text", "uuid_text", "flag_text"])
 def test_no_reader_of_text_coerces(reader: str, value: object) -> None:
     with refused("invalid-claim") as caught:
         getattr(trusted({"x": value}), reader)("x")
@@ -581,6 +582,7 @@ def test_a_refusal_names_the_kind_that_was_sent() -> None:
         ("optional_text", "accepted", "accepted", "accepted"),
         ("text_or_empty", "missing-claim", "missing-claim", "accepted"),
         ("number_text", "missing-claim", "missing-claim", "missing-claim"),
+        ("uuid_text", "missing-claim", "missing-claim", "missing-claim"),
         ("flag_text", "accepted", "accepted", "accepted"),
         ("truth", "missing-claim", "missing-claim", "invalid-claim"),
     ],
@@ -625,6 +627,17 @@ def test_ids_are_digits_as_they_were_signed(text: str) -> None:
 def test_ids_of_anything_but_ascii_digits_are_refused(text: str) -> None:
     with refused("invalid-claim"):
         trusted({"x": text}).number_text("x")
+
+
+def test_ids_are_uuids_as_they_were_signed() -> None:
+    text = "0184990a-477b-4fa8-9968-496074483ce1"
+    assert trusted({"x": text}).uuid_text("x") == text
+
+
+@pytest.mark.parametrize("text", NO_UUIDS)
+def test_ids_have_one_spelling_as_uuids(text: str) -> None:
+    with refused("invalid-claim"):
+        trusted({"x": text}).uuid_text("x")
 
 
 @pytest.mark.parametrize(("text", "flag"), [("true", True), ("false", False)])

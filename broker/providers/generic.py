@@ -153,16 +153,16 @@ class GenericDeclaration(Declaration):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        bound = self.bound()
-        if len(set(bound)) < len(bound):
+        others = (*self.ids, *self.conditions)
+        if len(set(others)) < len(others) or self.name in self.conditions:
             raise ValueError("declares a claim twice among name, ids and conditions; write each once")
-        if len(bound) > MOST_CLAIMS:
-            raise ValueError(f"declares {len(bound)} claims; write {MOST_CLAIMS} at most")
+        if len(self.bound()) > MOST_CLAIMS:
+            raise ValueError(f"declares {len(self.bound())} claims; write {MOST_CLAIMS} at most")
         return self
 
     def bound(self) -> tuple[str, ...]:
-        """The claims that publishers may bind."""
-        return (self.name, *self.ids, *self.conditions)
+        """The claims that publishers may bind. Where the name itself stays, it is an id too."""
+        return tuple(dict.fromkeys((self.name, *self.ids, *self.conditions)))
 
     @property
     def hash(self) -> str:

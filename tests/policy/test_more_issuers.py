@@ -124,7 +124,13 @@ IN_INDEX = [
     ("ids: [job_id]", "ids: []", "issuers.jenkins.claims.ids", "must not be empty", "stay what they are"),
     ("ids: [job_id]", "ids: job_id", "issuers.jenkins.claims.ids", "must be a list", "[ before it"),
     ("ids: [job_id]", "ids: [17]", "issuers.jenkins.claims.ids[0]", "must be text", '"17"'),
-    ("ids: [job_id]", "ids: [job_id, job]", "issuers.jenkins.claims", "declares a claim twice", "each once"),
+    (
+        "conditions: [branch]",
+        "conditions: [branch, job]",
+        "issuers.jenkins.claims",
+        "declares a claim twice",
+        "each once",
+    ),
     ("ids: [job_id]", "ids: [jti]", "issuers.jenkins.claims.ids", "jti says nothing of the run", "a claim that does"),
     (
         "      actor: user_id\n",

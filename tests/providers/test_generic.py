@@ -255,7 +255,7 @@ def test_the_same_declaration_has_the_same_provider() -> None:
         {"ids": ["job_id"]},
         {"ids": ("",)},
         {"ids": ("job_id", "job_id")},
-        {"ids": ("job",)},
+        {"conditions": ("job",)},
         {"conditions": ("job_id",)},
         {"conditions": ("branch", "branch")},
         {"conditions": ("x" * 201,)},
@@ -283,6 +283,14 @@ def test_what_can_be_declared() -> None:
     assert run(odd, **{"oidc.ci.example/project-id": "17"}).told("source_id") == "17"
     most = declared(conditions=tuple(f"c{number}" for number in range(MOST_CLAIMS - 3)))
     assert len(most.trust.rules) == MOST_CLAIMS + 1
+
+
+def test_where_the_name_itself_stays_it_is_the_id_too() -> None:
+    only = declared(name="job_id", ids=("job_id",), conditions=())
+    trusts = only.trust.model_validate({"issuer": "jenkins", "claims": {"job_id": "17"}})
+    assert trusts.missing_ids() == ()
+    assert trusts.compare(run(only), {}) is None
+    assert trusts.compare(run(only, job_id="18"), {}) is not None
 
 
 @pytest.mark.parametrize(

@@ -317,6 +317,36 @@ def test_text_in_policies_has_a_length() -> None:
             trust(environment=value)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "good", "bad"),
+    [
+        (
+            ("github", "gitlab", "google", "forgejo"),
+            ["0", "1001", "1" * 30],
+            ["", "01", "-1", "1 ", "1\n", "x", "1" * 31, "١", 1001, True, None],
+        ),
+        (
+            ("activestate", "buildkite", "circleci"),
+            ["0184990a-477b-4fa8-9968-496074483ce1"],
+            ["", "1001", "0184990A-477B-4FA8-9968-496074483CE1", "0184990a-477b-4fa8-9968-496074483ce1\n", 7],
+        ),
+        (("generic",), ["1001", "release-bot@acme.example", "ä b", "x" * 500], ["", "x" * 501, 7, None, ["x"]]),
+    ],
+)
+def test_a_members_id_has_the_form_of_the_providers_actors(
+    kinds: tuple[IssuerName, ...], good: list[str], bad: list[object]
+) -> None:
+    """What the valid run's actor is called can be written for a member."""
+    for kind in kinds:
+        form = MADE[kind].member_id
+        assert form.model_validate(identity(kind).actor_id).root == identity(kind).actor_id
+        for text in good:
+            assert form.model_validate(text).root == text
+        for value in bad:
+            with pytest.raises(ValidationError):
+                form.model_validate(value)
+
+
 # --- How things compare ----------------------------------------------------------------------------------------------
 
 
