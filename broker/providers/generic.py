@@ -9,10 +9,11 @@ Claims: https://openid.net/specs/openid-connect-core-1_0.html#IDToken (read 2026
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, create_model, field_validator, model_validator
@@ -56,7 +57,7 @@ class GenericIdentity(Identity):
 
     def as_claims(self) -> dict[str, str | bool]:
         """The identity, briefly and flat: each claim as 'claims.<name>'."""
-        own = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "claims"}
+        own = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "claims"}
         return {**own, **{f"{_PREFIX}{name}": value for name, value in self.claims}}
 
     @classmethod
@@ -77,8 +78,8 @@ class GenericTrust(Trust):
     claims: dict[str, Text] = Field(description="Claims that index.yaml declares, each compared to the letter.")
 
     identity: ClassVar[type[Identity]] = GenericIdentity
-    declaration: ClassVar[str] = ""
-    rules: ClassVar[tuple[Rule, ...]] = (Rule("declaration", "declaration", Kind.CONDITION, exact),)
+    declaration: ClassVar[str | None] = None
+    rules: ClassVar[tuple[Rule, ...]] = (Rule("declaration", "declaration", Kind.CONDITION, exact, always=True),)
 
     @field_validator("claims")
     @classmethod
@@ -90,12 +91,11 @@ class GenericTrust(Trust):
 
     def __hash__(self) -> int:
         """As other publishers can be hashed, although a mapping cannot."""
-        return hash((self.issuer, self.pin, frozenset(self.claims.items())))
+        return hash(frozenset(self.claims.items()))
 
     def lookup(self) -> str:
         """The name that this publisher is found by, folded."""
-        name = next(rule.field for rule in self.rules if rule.kind is Kind.NAME)
-        return fold(self.stated(name))
+        return fold(self.stated(self.rules[0].field))
 
     def stated(self, name: str) -> Any:
         """A field, or 'claims.ref' for what it binds the claim `ref` to."""
@@ -228,14 +228,8 @@ def _provider_of(declaration: GenericDeclaration) -> Provider:
     claims = (dict[names, Text], Field(description=GenericTrust.model_fields["claims"].description))  # type: ignore[valid-type] # likewise
     trust = create_model("DeclaredTrust", __base__=GenericTrust, claims=claims)
     trust.declaration, trust.rules = declaration.hash, declaration.rules()
-    return Provider(
-        name="generic",
-        issuer=None,
-        trust=trust,
-        read=declaration.read,
-        example=declaration.example,
-        longest_token_seconds=3600,
-        member_id=GenericMember,
+    return dataclasses.replace(
+        PROVIDER, trust=trust, read=declaration.read, example=declaration.example, declaration=None
     )
 
 

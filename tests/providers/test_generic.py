@@ -87,7 +87,7 @@ def test_a_run_in_full() -> None:
 
 def test_in_tokens_and_records_it_is_flat_text() -> None:
     told = run().as_claims()
-    assert told.pop("declaration")
+    assert len(str(told.pop("declaration"))) == 16
     assert told == {
         "issuer": "jenkins",
         "subject": "s",
@@ -237,6 +237,7 @@ def test_an_undeclared_publisher_fits_nobody() -> None:
 def test_the_same_declaration_has_the_same_provider() -> None:
     """A reload must not make publishers of an unchanged file unequal."""
     assert declared() is declared()
+    assert (declared().declaration, declared().trust.__name__) == (None, "DeclaredTrust")
     assert bound() == bound()
     assert len({bound(), bound(), bound(branch="main")}) == 2
 
@@ -282,7 +283,8 @@ def test_what_can_be_declared() -> None:
     odd = declared(name="sub", ids=("oidc.ci.example/project-id",), actor="sub", run="sub")
     assert run(odd, **{"oidc.ci.example/project-id": "17"}).told("source_id") == "17"
     most = declared(conditions=tuple(f"c{number}" for number in range(MOST_CLAIMS - 3)))
-    assert len(most.trust.rules) == MOST_CLAIMS + 1
+    assert len(most.trust.rules) == MOST_CLAIMS + 1 == 17
+    assert len(declared(conditions=("x", "x" * 200)).trust.rules) == 6
 
 
 def test_where_the_name_itself_stays_it_is_the_id_too() -> None:

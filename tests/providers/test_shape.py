@@ -330,7 +330,7 @@ def test_text_in_policies_has_a_length() -> None:
             ["0184990a-477b-4fa8-9968-496074483ce1"],
             ["", "1001", "0184990A-477B-4FA8-9968-496074483CE1", "0184990a-477b-4fa8-9968-496074483ce1\n", 7],
         ),
-        (("generic",), ["1001", "release-bot@acme.example", "ä b", "x" * 500], ["", "x" * 501, 7, None, ["x"]]),
+        (("generic",), ["x", "1001", "release-bot@acme.example", "ä b", "x" * 500], ["", "x" * 501, 7, None, ["x"]]),
     ],
 )
 def test_a_members_id_has_the_form_of_the_providers_actors(
@@ -342,9 +342,11 @@ def test_a_members_id_has_the_form_of_the_providers_actors(
         assert form.model_validate(identity(kind).actor_id).root == identity(kind).actor_id
         for text in good:
             assert form.model_validate(text).root == text
-        for value in bad:
+        for value in [*bad, good[0].encode()]:
             with pytest.raises(ValidationError):
                 form.model_validate(value)
+        with pytest.raises(ValidationError):
+            setattr(form.model_validate(good[0]), "root", "evil")  # noqa: B010 - mypy knows that it cannot be done
 
 
 # --- How things compare ----------------------------------------------------------------------------------------------
