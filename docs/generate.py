@@ -9,6 +9,11 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+import json
+import re
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +23,7 @@ from pydantic.fields import FieldInfo
 from broker import refusals
 from broker.providers import PROVIDERS, Kind, Provider
 from broker.providers.base import NumberedMember, UuidMember
+from broker.policy.schemas import SCHEMAS, Schema
 from broker.settings import PREFIX, Settings, secret_names
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -129,6 +135,16 @@ def _meaning(field: FieldInfo) -> str:
 
 
 PAGES = {"providers.md": providers_page, "refusals.md": refusals_page, "settings.md": settings_page}
+def schema_file(make: Callable[[], Schema]) -> str:
+    """What `broker schema` prints."""
+    return json.dumps(make(), indent=2) + "\n"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "refusals.md": refusals_page,
+    "settings.md": settings_page,
+    **{f"schemas/{kind}.schema.json": partial(schema_file, make) for kind, make in SCHEMAS.items()},
+}
 
 
 def main() -> int:

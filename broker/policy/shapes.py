@@ -63,7 +63,9 @@ def _signatures(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Name = Annotated[str, Field(pattern=NAME)]
-Duration = Annotated[int, BeforeValidator(seconds, json_schema_input_type=str)]
+Duration = Annotated[
+    int, BeforeValidator(seconds, json_schema_input_type=Annotated[str, Field(pattern=f"^{_DURATION.pattern}$")])
+]
 Pattern = Annotated[
     Projects,
     BeforeValidator(lambda value: pattern(value) if isinstance(value, str) else value, json_schema_input_type=str),
@@ -94,9 +96,11 @@ class IssuerShape(Shape):
     provider: str = Field(description=f"What kind it is: {_KINDS}.")
     url: str | None = Field(default=None, description="What its tokens say in `iss`, to the letter.")
     claims: Entry | None = Field(default=None, description="For `generic` alone: what its claims mean.")
-    disabled: bool = False
+    disabled: bool = Field(default=False, description="Switched off: its tokens are refused while this is true.")
     replay: Replay | None = Field(default=None, description="What a second exchange of one identity token gets.")
-    algorithms: Annotated[tuple[str, ...], AfterValidator(_signatures)] = Field(default=("RS256",), min_length=1)
+    algorithms: Annotated[tuple[str, ...], AfterValidator(_signatures)] = Field(
+        default=("RS256",), min_length=1, description="The only signature algorithms its tokens may use."
+    )
     longest_token: Duration | None = Field(default=None, description="The longest life of an identity token.")
     organizations: tuple[Name, ...] | None = Field(default=None, description="The only ones that may bind to it.")
 
@@ -104,35 +108,35 @@ class IssuerShape(Shape):
 class LifetimeShape(Shape):
     """`lifetime` in `index.yaml`."""
 
-    default: Duration = 900
-    longest: Duration = 3600
+    default: Duration = Field(default=900, description="How long an upload token lives, 15m to 6h.")
+    longest: Duration = Field(default=3600, description="The longest life that may be asked for, 15m to 6h.")
 
 
 class AllotmentShape(Shape):
     """One organization in `index.yaml`: the names that it may hold."""
 
-    namespaces: tuple[str, ...] = ()
-    projects: tuple[str, ...] = ()
+    namespaces: tuple[str, ...] = Field(default=(), description="`acme` allots `acme` and `acme-*` (PEP 752).")
+    projects: tuple[str, ...] = Field(default=(), description="Projects by name, or by prefix as in `acme-*`.")
 
 
 class OrganizationShape(Shape):
     """`organizations/<name>.yaml`: the organization's admins'."""
 
     organization: str = Field(description="The organization's name, as the file is called.")
-    suspended: bool = False
+    suspended: bool = Field(default=False, description="Nobody publishes for the organization while this is true.")
     namespaces: tuple[str, ...] = Field(default=(), description="`acme` means `acme` and `acme-*` (PEP 752).")
-    members: dict[Name, Entry] = {}
-    teams: dict[Name, tuple[str, ...]] = {}
+    members: dict[Name, Entry] = Field(default={}, description="The people and machines that belong to it.")
+    teams: dict[Name, tuple[str, ...]] = Field(default={}, description="Members under one name, for `upload`.")
     projects: dict[str, Entry] = Field(default={}, description="Who may upload to what.")
-    publishers: dict[Name, Entry] = {}
+    publishers: dict[Name, Entry] = Field(default={}, description="The CI identities that may publish for it.")
 
 
 class MemberShape(Shape):
     """One member, without their ids, which are keyed by the names of issuers."""
 
     role: Role = Field(description="owner, member or billing-manager.")
-    machine: bool = False
-    suspended: bool = False
+    machine: bool = Field(default=False, description="True for what runs without a human: schedules, bots, accounts.")
+    suspended: bool = Field(default=False, description="Their runs publish nothing while this is true.")
     until: date | None = Field(default=None, description="The last day (UTC) of the membership.")
 
 

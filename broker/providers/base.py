@@ -154,8 +154,9 @@ def _as_tuple(value: object) -> object:
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 DecimalId = Annotated[str, Field(pattern=r"^[0-9]{1,30}$", description="An immutable numeric id, in quotes.")]
 UuidId = Annotated[str, Field(pattern=f"^{UUID}$", description="An immutable id: a UUID, in lower case.")]
+_RefText = Annotated[str, Field(pattern=r"^refs/[^?\[\]{}\\]*$")]
 Refs = Annotated[
-    tuple[Annotated[RefGlob, BeforeValidator(_ref_glob, json_schema_input_type=str)], ...],
+    tuple[Annotated[RefGlob, BeforeValidator(_ref_glob, json_schema_input_type=_RefText)], ...],
     BeforeValidator(_as_tuple),
     Field(min_length=1, description="Globs on the full ref; `*` stops at `/`."),
 ]

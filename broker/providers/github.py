@@ -88,7 +88,7 @@ class GitHubTrust(Trust):
     environment: Text | None = Field(default=None, description="The job's environment; compared without case.")
     refs: Refs | None = None
     events: tuple[Text, ...] = Field(default=DEFAULT_EVENTS, min_length=1, description="Events that may publish.")
-    ref_protected: bool | None = None
+    ref_protected: bool | None = Field(default=None, description="Whether the ref must be protected, or must not be.")
     runner_environment: Text | None = Field(default=None, description="github-hosted or self-hosted.")
 
     identity: ClassVar[type[Identity]] = GitHubIdentity

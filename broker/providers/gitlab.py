@@ -77,9 +77,13 @@ class GitLabTrust(Trust):
     environment: Text | None = Field(default=None, description="The job's environment; compared to the letter.")
     refs: Refs | None = None
     ref_protected: bool = Field(default=True, description="Only from protected branches and tags, unless false.")
-    environment_protected: bool | None = None
-    deployment_tier: Text | None = None
-    pipeline_sources: tuple[Text, ...] = Field(default=DEFAULT_SOURCES, min_length=1)
+    environment_protected: bool | None = Field(
+        default=None, description="Whether the environment must be protected, or must not be."
+    )
+    deployment_tier: Text | None = Field(default=None, description="The environment's tier, such as production.")
+    pipeline_sources: tuple[Text, ...] = Field(
+        default=DEFAULT_SOURCES, min_length=1, description="What may have started the pipeline."
+    )
 
     identity: ClassVar[type[Identity]] = GitLabIdentity
     rules: ClassVar[tuple[Rule, ...]] = (
