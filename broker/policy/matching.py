@@ -175,12 +175,17 @@ def _member(organization: Organization, identity: Identity, now: float) -> Membe
     return member
 
 
-def _rights(member: Member, publisher: Publisher) -> frozenset[Projects]:
+def rights(member: Member, publisher: Publisher) -> frozenset[Projects]:
+    """What a member may upload to of what a publisher publishes."""
     if member.role == "owner":
         return publisher.projects
-    rights = intersect(publisher.projects, member.uploads) if member.role == "member" else frozenset()
-    if not rights:
+    return intersect(publisher.projects, member.uploads) if member.role == "member" else frozenset()
+
+
+def _rights(member: Member, publisher: Publisher) -> frozenset[Projects]:
+    both = rights(member, publisher)
+    if not both:
         raise refusals.MemberNotPermitted(
             f"the member {member.name!r} ({member.role}) may upload to none of the projects of {publisher.id!r}"
         )
-    return rights
+    return both

@@ -190,6 +190,14 @@ class Trust(BaseModel):
         """The immutable ids that a publisher's entry leaves out, asked of the file: whatever else is wrong there."""
         return tuple(rule.field for rule in cls.rules if rule.kind is Kind.ID and rule.field not in fields)
 
+    def machines_only(self) -> bool:
+        """Whether only runs without a human can match this publisher, so that its actors must be machines."""
+        return False
+
+    def only_actor(self) -> str | None:
+        """The immutable id of the one actor that can match, where the publisher says it."""
+        return None
+
     def missing_ids(self) -> tuple[str, ...]:
         """The immutable ids that this publisher does not state: without `pin`, it must not load."""
         return tuple(rule.field for rule in self.rules if rule.kind is Kind.ID and self.stated(rule.field) is None)

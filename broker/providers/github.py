@@ -105,6 +105,9 @@ class GitHubTrust(Trust):
         Rule("runner_environment", "runner_environment", Kind.CONDITION, exact),
     )
 
+    def machines_only(self) -> bool:
+        return set(self.events) == {"schedule"}
+
     @field_validator("repository")
     @classmethod
     def _owner_and_name(cls, value: str) -> str:

@@ -99,6 +99,9 @@ class GitLabTrust(Trust):
         Rule("pipeline_sources", "pipeline_source", Kind.CONDITION, one_of),
     )
 
+    def machines_only(self) -> bool:
+        return set(self.pipeline_sources) == {"schedule"}
+
     @field_validator("project_path")
     @classmethod
     def _whole_path(cls, value: str) -> str:

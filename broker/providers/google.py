@@ -43,6 +43,12 @@ class GoogleTrust(Trust):
         Rule("account_id", "account_id", Kind.ID, exact),
     )
 
+    def machines_only(self) -> bool:
+        return True
+
+    def only_actor(self) -> str | None:
+        return self.account_id
+
 
 def read(claims: Claims, issuer: str, url: str) -> GoogleIdentity:
     """Reads a service account's claims.
