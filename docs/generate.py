@@ -24,6 +24,7 @@ from broker import refusals
 from broker.providers import PROVIDERS, Kind, Provider
 from broker.providers.base import NumberedMember, UuidMember
 from broker.policy.schemas import SCHEMAS, Schema
+from broker.policy.warnings import WEAKNESSES
 from broker.settings import PREFIX, Settings, secret_names
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -135,6 +136,20 @@ def _meaning(field: FieldInfo) -> str:
 
 
 PAGES = {"providers.md": providers_page, "refusals.md": refusals_page, "settings.md": settings_page}
+def warnings_page() -> str:
+    """One paragraph a kind of weakness."""
+    lines = [
+        "# Warnings",
+        "",
+        "Generated from `broker/policy/warnings.py` by `make docs`. `broker check` tells what loads and is weak: the",
+        "policies are in force all the same. With `--strict` a warning fails; `--allow CODE` passes over a kind.",
+        "",
+    ]
+    for one in WEAKNESSES:
+        lines += [f"## `{one.code}`", "", f"{one.about} {one.remedy}", ""]
+    return "\n".join(lines)
+
+
 def schema_file(make: Callable[[], Schema]) -> str:
     """What `broker schema` prints."""
     return json.dumps(make(), indent=2) + "\n"
@@ -143,6 +158,7 @@ def schema_file(make: Callable[[], Schema]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "refusals.md": refusals_page,
     "settings.md": settings_page,
+    "warnings.md": warnings_page,
     **{f"schemas/{kind}.schema.json": partial(schema_file, make) for kind, make in SCHEMAS.items()},
 }
 

@@ -4,7 +4,7 @@ Laws:
 
 - A policy is a regular file inside the folder. Symbolic links may lead around in it (as a ConfigMap's do), never out.
 - What looks like a policy and is not read is a mistake: it grants nothing, and its author thinks that it does.
-- `tests/`, names that begin with a dot, and what is not YAML are left alone.
+- `tests/` (read by `broker check` alone), names that begin with a dot, and what is not YAML are left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from broker.policy.shapes import is_name
 
 INDEX: Final = "index.yaml"
 ORGANIZATIONS: Final = "organizations"
+TESTS: Final = "tests"
 
 
 def list_files(folder: Path) -> tuple[list[str], list[PolicyError]]:
@@ -59,6 +60,24 @@ def _list_organizations(folder: Path, files: list[str], errors: list[PolicyError
         elif (folder / name).is_dir():
             remedy = "Move the organizations' files directly into organizations/."
             errors.append(_wrong(file, "is a folder, and nothing in it is read", remedy))
+
+
+def list_cases(folder: Path) -> tuple[list[str], list[PolicyError]]:
+    """The files of test cases by name, and what there looks like one and is not; none where there is no `tests/`."""
+    files: list[str] = []
+    errors: list[PolicyError] = []
+    try:
+        for name in _names(folder / TESTS) if (folder / TESTS).is_dir() else ():
+            file = f"{TESTS}/{name}"
+            if name.endswith(".yaml"):
+                files.append(file)
+            elif _looks_read(name):
+                errors.append(_wrong(file, "is not read: its name does not end in .yaml", "Rename it, or remove it."))
+            elif (folder / file).is_dir():
+                errors.append(_wrong(file, "is a folder, and nothing in it is read", "Move the files into tests/."))
+    except OSError as error:
+        errors.append(_wrong(TESTS, f"cannot be listed: {error.strerror}", "Mend the folder's permissions."))
+    return files, errors
 
 
 def read_bytes(folder: Path, file: str, findings: Findings) -> bytes | None:

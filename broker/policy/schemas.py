@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from broker import refusals
+from broker.policy.case_shapes import CaseShape, CasesShape, TemplateShape
 from broker.policy.shapes import (
     AllotmentShape,
     IndexShape,
@@ -57,7 +59,24 @@ def organization_schema() -> Schema:
     return _root("organizations/*.yaml", schema)
 
 
-SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {"index": index_schema, "organization": organization_schema}
+def cases_schema() -> Schema:
+    """Of `tests/*.yaml`."""
+    schema, case = _model(CasesShape), _model(CaseShape)
+    case["properties"]["refuse"]["enum"] = [refusal.code for refusal in refusals.every()]
+    case["allOf"] = [
+        {"oneOf": [{"required": [one]}, {"required": [other]}]}
+        for one, other in (("template", "claims"), ("allow", "refuse"))
+    ]
+    _nest(schema, "templates", _model(TemplateShape))
+    _nest(schema, "cases", case)
+    return _root("tests/*.yaml", schema)
+
+
+SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {
+    "index": index_schema,
+    "organization": organization_schema,
+    "cases": cases_schema,
+}
 """By the kind of file."""
 
 
@@ -98,8 +117,8 @@ def _publisher_of(trust: type[Trust]) -> Schema:
     schema["properties"] |= common["properties"]
     schema["required"] = list(dict.fromkeys([*schema["required"], *common["required"]]))
     ids = [rule.field for rule in trust.rules if rule.kind is Kind.ID]
-    schema["oneOf"] = [{"required": ids}, {"required": ["pin"]}]
-    return schema
+    # Where a kind names its ids otherwise, only the broker can tell whether they are all there.
+    return {**schema, "oneOf": [{"required": ids}, {"required": ["pin"]}]} if ids else schema
 
 
 def _kind(name: str) -> str:

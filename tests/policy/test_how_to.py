@@ -25,7 +25,7 @@ OPERATORS = (Path(__file__).parents[2] / "docs" / "how-to" / "run-in-front-of-a-
 def checked(folder: str) -> int:
     parser = argparse.ArgumentParser()
     register(parser.add_subparsers())
-    args = parser.parse_args(["check", folder])
+    args = parser.parse_args(["check", folder, "--today", "2026-12-01"])
     status: int = args.run(args)
     return status
 
