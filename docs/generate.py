@@ -6,13 +6,10 @@ python docs/generate.py [--check]
 from __future__ import annotations
 
 import inspect
-import re
-import sys
-from collections.abc import Iterator
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -21,10 +18,10 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from broker import refusals
-from broker.providers import PROVIDERS, Kind, Provider
-from broker.providers.base import NumberedMember, UuidMember
 from broker.policy.schemas import SCHEMAS, Schema
 from broker.policy.warnings import WEAKNESSES
+from broker.providers import PROVIDERS, Kind, Provider
+from broker.providers.base import NumberedMember, UuidMember
 from broker.settings import PREFIX, Settings, secret_names
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -135,7 +132,6 @@ def _meaning(field: FieldInfo) -> str:
     return next(filter(None, told), "")
 
 
-PAGES = {"providers.md": providers_page, "refusals.md": refusals_page, "settings.md": settings_page}
 def warnings_page() -> str:
     """One paragraph a kind of weakness."""
     lines = [
@@ -156,6 +152,7 @@ def schema_file(make: Callable[[], Schema]) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "providers.md": providers_page,
     "refusals.md": refusals_page,
     "settings.md": settings_page,
     "warnings.md": warnings_page,

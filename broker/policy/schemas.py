@@ -42,6 +42,8 @@ def index_schema() -> Schema:
     schema = _model(IndexShape)
     issuer = _model(IssuerShape)
     issuer["properties"]["provider"]["enum"] = list(PROVIDERS)
+    declared = [_model(kind.declaration) for kind in PROVIDERS.values() if kind.declaration is not None]
+    issuer["properties"]["claims"] = _described({"anyOf": declared}, issuer["properties"]["claims"])
     _nest(schema, "issuers", issuer)
     schema["properties"]["lifetime"] = _described(_model(LifetimeShape), schema["properties"]["lifetime"])
     _nest(schema, "organizations", _model(AllotmentShape))

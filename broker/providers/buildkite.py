@@ -83,6 +83,12 @@ class BuildkiteTrust(Trust):
         Rule("runner_environment", "runner_environment", Kind.CONDITION, exact),
     )
 
+    def machines_only(self) -> bool:
+        return True
+
+    def only_actor(self) -> str | None:
+        return self.pipeline_id
+
     @field_validator("pipeline")
     @classmethod
     def _two_slugs(cls, value: str) -> str:

@@ -87,6 +87,9 @@ class ForgejoTrust(Trust):
         Rule("ref_protected", "ref_protected", Kind.CONDITION, same),
     )
 
+    def machines_only(self) -> bool:
+        return set(self.events) == {"schedule"}
+
     @field_validator("repository")
     @classmethod
     def _owner_and_name(cls, value: str) -> str:

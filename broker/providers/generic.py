@@ -79,6 +79,7 @@ class GenericTrust(Trust):
 
     identity: ClassVar[type[Identity]] = GenericIdentity
     declaration: ClassVar[str | None] = None
+    unattended: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = (Rule("declaration", "declaration", Kind.CONDITION, exact, always=True),)
 
     @field_validator("claims")
@@ -96,6 +97,9 @@ class GenericTrust(Trust):
     def lookup(self) -> str:
         """The name that this publisher is found by, folded."""
         return fold(self.stated(self.rules[0].field))
+
+    def machines_only(self) -> bool:
+        return self.unattended
 
     def stated(self, name: str) -> Any:
         """A field, or 'claims.ref' for what it binds the claim `ref` to."""
@@ -228,6 +232,7 @@ def _provider_of(declaration: GenericDeclaration) -> Provider:
     claims = (dict[names, Text], Field(description=GenericTrust.model_fields["claims"].description))  # type: ignore[valid-type] # likewise
     trust = create_model("DeclaredTrust", __base__=GenericTrust, claims=claims)
     trust.declaration, trust.rules = declaration.hash, declaration.rules()
+    trust.unattended = declaration.unattended
     return dataclasses.replace(
         PROVIDER, trust=trust, read=declaration.read, example=declaration.example, declaration=None
     )

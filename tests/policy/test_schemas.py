@@ -68,6 +68,11 @@ INDEX_MISTAKES = [
     ("gitlab: {provider: gitlab}", "gitlab: {provider: gitlab, disabled: 1}", "issuers.gitlab.disabled: type"),
     ("gitlab: {provider: gitlab}", "gitlab: {provider: gitlab, lon: 1h}", "issuers.gitlab.lon: unknown"),
     ("gitlab: {provider: gitlab}", "Git_Lab: {provider: gitlab}", "issuers.Git_Lab: unknown"),
+    (
+        "gitlab: {provider: gitlab}",
+        "ci: {provider: generic, url: https://ci.example, claims: {name: repository, idz: [x], actor: a}}",
+        "issuers.ci.claims.idz: unknown",
+    ),
     ("default: 15m", "default: 15 m", "lifetime.default: pattern"),
     ("default: 15m", "defaults: 15m", "lifetime.defaults: unknown"),
     ("projects: [widgets]", "project: [widgets]", "organizations.acme.project: unknown"),

@@ -286,3 +286,7 @@ def test_codes_are_stable_words_and_each_kind_is_described() -> None:
     assert all(code == code.lower() and " " not in code for code in codes)
     assert all(weakness.about.endswith(".") and weakness.remedy.endswith(".") for weakness in WEAKNESSES)
     assert {code for _, _, warnings in ROWS for code in (one.split(" ")[0] for one in warnings)} == set(codes)
+
+
+def test_a_schedule_of_forgejo_asks_for_a_machine() -> None:
+    assert trust("forgejo", events=("schedule",)).machines_only()
