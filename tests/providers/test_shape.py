@@ -136,6 +136,19 @@ def test_without_ids_a_publisher_says_which_are_missing(kind: IssuerName) -> Non
 
 
 @every_kind
+def test_an_entry_of_a_file_that_leaves_ids_out_is_told_which(kind: IssuerName) -> None:
+    """Asked of the file's own words, before they are a publisher: ids alone, and whatever stands in their place."""
+    ids = [rule.field for rule in MADE[kind].trust.rules if rule.kind is Kind.ID]
+    bare = [name.removeprefix("claims.") for name in ids]
+    nested = bare != ids
+    assert MADE[kind].trust.unstated_ids({}) == tuple(ids)
+    for one, name in zip(ids, bare, strict=True):
+        stated = {name: None}
+        left = tuple(other for other in ids if other != one)
+        assert MADE[kind].trust.unstated_ids({"claims": stated} if nested else stated) == left
+
+
+@every_kind
 def test_without_ids_and_without_a_pin_a_publisher_fits_nobody(kind: IssuerName) -> None:
     """Such a publisher does not load; the comparison does not lean on that."""
     for rule in MADE[kind].trust.rules:
