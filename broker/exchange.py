@@ -101,7 +101,7 @@ class Exchange:
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
         grant = await asks(policies, identity, self.state, attempt, now=now)
         minted = self.minter.mint(
-            grant, identity, issuer.provider.name, now=now, lifetime_seconds=policies.default_lifetime_seconds
+            grant, identity, issuer.provider.name, now=now, lifetime_seconds=grant.lifetime_seconds
         )
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
         return await self._settle(attempt, issuer, identity, claims, minted, now=now)

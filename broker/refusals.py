@@ -215,6 +215,16 @@ class OrganizationSuspended(Refusal):
     remedy = "Ask the organization's owners; `suspended: true` stands in its policy file."
 
 
+class OrganizationFrozen(Refusal):
+    """The organization that declared the publisher publishes nothing for now: it, or the index operator, froze it."""
+
+    code, status = "organization-frozen", 403
+    remedy = (
+        "Publish when the freeze is over, or ask whoever declared it to end it: `freezes` stands in the organization's "
+        "policy file, or in `policies/index.yaml`."
+    )
+
+
 class IdentityChanged(Refusal):
     """The names fit a publisher, but the immutable ids do not: the name now belongs to somebody else."""
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from broker.patterns import Projects
+from broker.policy.ceilings import Bound, Ceilings, compile_ceilings, refuse_lifetime, stands
 from broker.policy.errors import Findings, Place, shown
+from broker.policy.freezes import read_freezes
 from broker.policy.holdings import Holdings, declared_names, entries, read_namespaces, read_patterns, texts
 from broker.policy.issuers import compile_issuer
-from broker.policy.model import Issuer
-from broker.policy.shapes import AllotmentShape, IndexShape, LifetimeShape
+from broker.policy.model import Freeze, Issuer
+from broker.policy.shapes import AllotmentShape, IndexFreezeShape, IndexShape, LifetimeShape
 from broker.policy.validation import validate
 from broker.providers import PROVIDERS, Provider
-
-SHORTEST_LIFETIME_SECONDS: Final = 900
-LONGEST_LIFETIME_SECONDS: Final = 6 * 3600
-"""Of an upload token, as PEP 807 has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +39,21 @@ class Index:
     """What each organization may hold; None where names are not allotted, or for one whose entry has mistakes."""
     default_lifetime_seconds: int = 900
     longest_lifetime_seconds: int = 3600
+    lifetime: Bound[int] | None = None
+    """Of upload tokens, in seconds, where nothing else is said; None where that cannot be read."""
+    freezes: tuple[tuple[Freeze, frozenset[str] | None], ...] = ()
+    """The operator's, each with the organizations that it is for; None is all."""
+    everybodys: Ceilings = field(default_factory=Ceilings)
+    ceilings: Mapping[str, Ceilings] = field(default_factory=dict)
+    """Of each organization that has some of its own; those of everybody are in them."""
+
+    def ceilings_of(self, organization: str) -> Ceilings:
+        """How far this organization's file may go."""
+        return self.ceilings.get(organization, self.everybodys)
+
+    def freezes_of(self, organization: str) -> tuple[Freeze, ...]:
+        """The operator's freezes that are for this organization."""
+        return tuple(freeze for freeze, only in self.freezes if only is None or organization in only)
 
     def provider_of(self, issuer: str) -> Provider | None:
         """The kind of a declared issuer, where it can be read."""
@@ -83,10 +96,7 @@ def compile_index(
     by_url: dict[str, str] = {}
     known = {*organizations, *entries(values, "organizations")}
     for name, fields in entries(values, "issuers").items():
-        for where, text in texts(fields, "organizations", ("issuers", name)):
-            if text not in known:
-                what = f"names an organization that is not there: {shown(text)}"
-                findings.add(where, what, findings.suggest(text, known, "Add its file to organizations/ first."))
+        _refuse_strangers(fields, ("issuers", name), known, findings)
         issuer = compile_issuer(name, fields, findings, allow_loopback=allow_loopback)
         if issuer is None:
             continue
@@ -97,13 +107,19 @@ def compile_index(
             line = findings.line_of(("issuers", other))
             what = f"has the same URL as the issuer {other!a} on line {line}: {shown(issuer.url)}"
             findings.add(place, what, "Keep one of the two: a token names its issuer by its URL alone.")
-    default, longest = _lifetime(values, findings)
+    declared, lifetime = _declared(values, issuers, findings), _lifetime(values, findings)
+    default, longest = (_bound(name, lifetime, findings) for name in ("default", "longest"))
+    everybodys, ceilings = compile_ceilings(values, findings, issuers=declared, organizations=known, longest=longest)
     return Index(
-        declared=_declared(values, issuers, findings),
+        declared=declared,
         issuers=issuers,
         allotments=_allotments(values, findings),
-        default_lifetime_seconds=default,
-        longest_lifetime_seconds=longest,
+        default_lifetime_seconds=lifetime.default,
+        longest_lifetime_seconds=lifetime.longest,
+        lifetime=default,
+        freezes=tuple(_freezes(values, findings, known)),
+        everybodys=everybodys,
+        ceilings=ceilings,
     )
 
 
@@ -130,19 +146,41 @@ def _kind(name: object) -> Provider | None:
     return None if kind is None or kind.declaration is not None else kind
 
 
-def _lifetime(values: Mapping[str, Any], findings: Findings) -> tuple[int, int]:
+def _refuse_strangers(fields: Mapping[str, Any], place: Place, known: Collection[str], findings: Findings) -> None:
+    for where, text in texts(fields, "organizations", place):
+        if text not in known:
+            what = f"names an organization that is not there: {shown(text)}"
+            findings.add(where, what, findings.suggest(text, known, "Add its file to organizations/ first."))
+
+
+def _freezes(
+    values: Mapping[str, Any], findings: Findings, known: Collection[str]
+) -> Iterator[tuple[Freeze, frozenset[str] | None]]:
+    for freeze, shape, place in read_freezes(IndexFreezeShape, values, findings, by_operator=True):
+        only = shape.organizations
+        _refuse_strangers({"organizations": only}, place, known, findings)
+        yield freeze, None if only is None else frozenset(only)
+
+
+def _lifetime(values: Mapping[str, Any], findings: Findings) -> LifetimeShape:
+    """What the file says; with mistakes in it, what holds where it says nothing."""
     fields = values.get("lifetime", {})
     shape = validate(LifetimeShape, fields, ("lifetime",), findings) if isinstance(fields, dict) else None
     if shape is None:
-        return 900, 3600
+        return LifetimeShape()
     for name in ("default", "longest"):
-        if not SHORTEST_LIFETIME_SECONDS <= getattr(shape, name) <= LONGEST_LIFETIME_SECONDS:
-            what = f"is {getattr(shape, name)} seconds, and an upload token lives 15m to 6h"
-            findings.add(("lifetime", name), what, "Write a time within these bounds (PEP 807).")
+        refuse_lifetime(getattr(shape, name), None, ("lifetime", name), findings)
     if shape.default > shape.longest:
         what = f"is longer than `longest`, which is {shape.longest} seconds"
         findings.add(("lifetime", "default"), what, "Shorten it, or write a longer `longest`.")
-    return shape.default, shape.longest
+    return shape
+
+
+def _bound(name: str, lifetime: LifetimeShape, findings: Findings) -> Bound[int] | None:
+    """What stands above organizations; None where it has mistakes, of which theirs would only follow."""
+    if findings.within(("lifetime",)):
+        return None
+    return Bound(getattr(lifetime, name), stands(("lifetime", name), findings))
 
 
 def _allotments(values: Mapping[str, Any], findings: Findings) -> dict[str, Holdings[str] | None] | None:

@@ -5,21 +5,24 @@ Rules, in order (design §3, steps 6 to 8):
 - a publisher matches when names, immutable ids and conditions all fit (no-publisher; identity-changed when names fit
   and ids do not);
 - it counts only while its own time and its organization's standing allow it (publisher-expired,
-  organization-suspended);
+  organization-suspended, organization-frozen);
 - the actor is a member of that organization at this moment (unknown-actor, member-suspended, member-expired), and
   marked as a machine where nobody pressed a button (machine-required);
 - the grant is the union over matching publishers of the publisher's projects and the actor's upload rights; an empty
-  one refuses (member-not-permitted).
+  one refuses (member-not-permitted);
+- what is minted for it lives as long as the index says, or as the narrowest of its organizations does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from broker import refusals
 from broker.patterns import Projects, intersect
-from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, is_past
+from broker.policy.model import Freeze, Issuer, Member, Organization, Policies, Publisher, is_past
 from broker.providers import Identity, Kind, Mismatch
 from broker.providers.base import fold
 
@@ -37,6 +40,8 @@ class Grant:
     members: tuple[str, ...]
     """'acme/alice', one for each organization that gave something."""
     organizations: tuple[str, ...]
+    lifetime_seconds: int
+    """How long an upload token for it lives."""
 
     def covers(self, project: str) -> bool:
         """Whether a *normalised* project name is in the grant."""
@@ -118,6 +123,9 @@ def grant(policies: Policies, identity: Identity, considered: tuple[Considered, 
         publishers=tuple(publisher for publisher, _ in granted),
         members=tuple(f"{organization}/{member.name}" for organization, member in members.items()),
         organizations=tuple(members),
+        lifetime_seconds=min(
+            policies.default_lifetime_seconds, *(policies.organizations[name].lifetime_seconds for name in members)
+        ),
     )
 
 
@@ -143,7 +151,20 @@ def _standing(
     active = [one for one in current if not policies.organizations[one.organization].suspended]
     if not active:
         raise refusals.OrganizationSuspended(f"the organization {current[0].organization!r} is suspended")
-    return tuple(active)
+    freezes = {one.organization: policies.organizations[one.organization].freeze(now) for one in active}
+    thawed = tuple(one for one in active if freezes[one.organization] is None)
+    if not thawed:
+        raise _frozen(*next((name, freeze) for name, freeze in freezes.items() if freeze))
+    return thawed
+
+
+def _frozen(organization: str, freeze: Freeze) -> refusals.Refusal:
+    """By whom, until when and why: who hears it fits a publisher in all that it pins, and so may know (decision 14)."""
+    by = "by the index operator" if freeze.by_operator else "by its admins"
+    until = "further notice" if math.isinf(freeze.ends) else f"{datetime.fromtimestamp(freeze.ends, UTC):%F %T} UTC"
+    return refusals.OrganizationFrozen(
+        f"the organization {organization!r} is frozen {by} until {until}: {freeze.reason}"
+    )
 
 
 def _no_match(policies: Policies, identity: Identity, considered: tuple[Considered, ...]) -> refusals.Refusal:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from broker.patterns import Projects
 from broker.providers import Provider, Trust
+
+SHORTEST_LIFETIME_SECONDS: Final = 900
+LONGEST_LIFETIME_SECONDS: Final = 6 * 3600
+"""Of an upload token, as PEP 807 has it."""
 
 Role = Literal["owner", "member", "billing-manager"]
 Replay = Literal["strict", "same-token"]
@@ -63,6 +68,24 @@ class Publisher:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """A time in which an organization publishes nothing, and why."""
+
+    reason: str
+    """What its runs are told."""
+    begins: float = -math.inf
+    """Epoch seconds: the first moment of it."""
+    ends: float = math.inf
+    """Epoch seconds: the first moment after it; infinite where it holds until somebody removes it."""
+    by_operator: bool = False
+    """The index operator declared it, so the organization's admins cannot lift it."""
+
+    def holds(self, now: float) -> bool:
+        """Whether it is in force at `now` (epoch seconds)."""
+        return self.begins <= now < self.ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
     """The owner of projects and namespaces."""
 
@@ -74,6 +97,14 @@ class Organization:
     publishers: Mapping[str, Publisher]
     owner_ids: frozenset[tuple[str, str]]
     """(issuer name, owner id) that its publishers pin: whose tokens' owners may be told what was expected."""
+    freezes: tuple[Freeze, ...] = ()
+    """Its own, and those of the index operator that are for it."""
+    lifetime_seconds: int = LONGEST_LIFETIME_SECONDS
+    """Its upload tokens live no longer than this, whatever else would let them."""
+
+    def freeze(self, now: float) -> Freeze | None:
+        """The freeze in force at `now` (epoch seconds); of several, the one that ends last."""
+        return max((one for one in self.freezes if one.holds(now)), key=lambda one: one.ends, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from broker.patterns import Projects
+from broker.policy.ceilings import refuse_lifetime
 from broker.policy.errors import Findings, Place, shown, written
+from broker.policy.freezes import read_freezes
 from broker.policy.holdings import Holdings, declared_names, read_namespaces, read_patterns
 from broker.policy.index import Index
 from broker.policy.members import compile_members
-from broker.policy.model import Organization
+from broker.policy.model import LONGEST_LIFETIME_SECONDS, Organization
 from broker.policy.publishers import compile_publishers, owner_id
-from broker.policy.shapes import OrganizationShape
+from broker.policy.shapes import FreezeShape, OrganizationShape, seconds
 from broker.policy.validation import validate
 
 
@@ -63,11 +65,25 @@ def compile_organization(name: str, values: Mapping[str, Any], findings: Finding
         member_by_id={pair: member for member in members.values() for pair in member.ids.items()},
         publishers=publishers,
         owner_ids=frozenset(pair for one in publishers.values() if (pair := owner_id(one)) is not None),
+        freezes=(*(freeze for freeze, _, _ in read_freezes(FreezeShape, values, findings)), *index.freezes_of(name)),
+        lifetime_seconds=_lifetime(name, values, findings, index),
     )
     return Compiled(
         organization,
         tuple(Held(pattern, name, findings.file, findings.line_of(place), written(place)) for pattern, place in held),
     )
+
+
+def _lifetime(name: str, values: Mapping[str, Any], findings: Findings, index: Index) -> int:
+    """How long its upload tokens may live, in seconds: by the file itself, or else by the ceiling alone."""
+    above = [bound for bound in (index.lifetime, index.ceilings_of(name).lifetime) if bound is not None]
+    narrowest = min(above, key=lambda bound: bound.value, default=None)
+    ceiling = above[-1].value if above else LONGEST_LIFETIME_SECONDS
+    if "lifetime" not in values or findings.at(("lifetime",)):
+        return ceiling
+    own = seconds(values["lifetime"])
+    refuse_lifetime(own, narrowest, ("lifetime",), findings)
+    return min(own, ceiling)
 
 
 def _own(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from broker.policy.ceilings import Ceilings, narrowed_default, refuse_beyond
 from broker.policy.errors import Findings, Place
 from broker.policy.holdings import Holdings, entries
 from broker.policy.index import Index
 from broker.policy.model import Publisher
-from broker.policy.shapes import PublisherShape
+from broker.policy.shapes import IDS, PublisherShape
 from broker.policy.validation import validate
 from broker.providers import Trust
 
@@ -65,16 +66,22 @@ def _trust(
         return None
     others = [name for name in PublisherShape.model_fields if name != "issuer"]
     own = {key: value for key, value in fields.items() if key not in others}
-    _refuse_unpinned(provider.trust, fields, place, findings)
+    ceilings = index.ceilings_of(organization)
+    _refuse_unpinned(provider.trust, fields, place, findings, ceilings)
+    refuse_beyond(ceilings, provider.trust, fields, place, findings)
+    own |= narrowed_default(ceilings, provider.trust, fields, place, findings)
     return validate(provider.trust, own, place, findings, also=others)
 
 
-def _refuse_unpinned(trust: type[Trust], fields: Mapping[str, Any], place: Place, findings: Findings) -> None:
+def _refuse_unpinned(
+    trust: type[Trust], fields: Mapping[str, Any], place: Place, findings: Findings, ceilings: Ceilings
+) -> None:
     """Immutable ids stand beside names, or are pinned by the first use; asked of the file, whatever else is wrong."""
     missing = trust.unstated_ids(fields)
     if missing and "pin" not in fields:
         what = f"does not state {' and '.join(missing)}, and a name alone can change hands"
-        remedy = f"Add {' and '.join(missing)}; or `pin: first-use`, and the first success records them."
+        remedy = f"Add {' and '.join(missing)}"
+        remedy += "." if IDS in ceilings.required else "; or `pin: first-use`, and the first success records them."
         findings.add(place, what, remedy)
     if fields.get("pin") == "first-use" and not missing:
         findings.add((*place, "pin"), "pins nothing: all ids are stated", "Remove it, or the ids.")

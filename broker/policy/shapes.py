@@ -7,14 +7,15 @@ They hold what stands in a file, one entry at a time. What it means together is 
 from __future__ import annotations
 
 import re
-from datetime import date
+from collections.abc import Iterator
+from datetime import date, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel, create_model
 
 from broker.patterns import Projects
 from broker.policy.model import Replay, Role
-from broker.providers import PROVIDERS
+from broker.providers import PROVIDERS, Kind
 from broker.tokens import ASYMMETRIC
 
 NAME: Final = r"^[a-z0-9][a-z0-9-]{0,62}$"
@@ -25,6 +26,8 @@ _KINDS: Final = " or ".join(", ".join(PROVIDERS).rsplit(", ", 1))
 """'github, gitlab or google'"""
 
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smh])")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:Z|[+-][0-9]{2}:[0-9]{2})")
+_YEARS: Final = range(2000, 3000)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -43,6 +46,21 @@ def seconds(text: object) -> int:
     if parts is None:
         raise ValueError("write a whole number of seconds, minutes or hours: 900s, 15m, 1h")
     return int(parts[1]) * _SECONDS[parts[2]]
+
+
+def moment(value: object) -> date:
+    """A day as it is; '2026-12-20T18:00:00Z' as a datetime with its zone.
+
+    Raises:
+        ValueError: neither; or of a year that nobody means.
+    """
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) and _MOMENT.fullmatch(value) else value
+    except ValueError:
+        found = None
+    if not isinstance(found, date) or found.year not in _YEARS:
+        raise ValueError("write a day, 2026-12-20, or a moment with its zone, 2026-12-20T18:00:00Z")
+    return found
 
 
 def pattern(text: str) -> Projects:
@@ -70,8 +88,19 @@ Pattern = Annotated[
     Projects,
     BeforeValidator(lambda value: pattern(value) if isinstance(value, str) else value, json_schema_input_type=str),
 ]
+Moment = Annotated[date | datetime, BeforeValidator(moment, json_schema_input_type=date | str)]
 Entry = dict[str, Any]
 """The fields of a member, a publisher and so on, to be looked at one by one, so that one's mistake hides no other's."""
+
+
+MOST_FREEZES: Final = 100
+"""In one file: each exchange asks them all."""
+Freezes = Annotated[
+    tuple[Entry, ...], Field(max_length=MOST_FREEZES, description="Times in which nothing is published: at most 100.")
+]
+
+IDS: Final = "ids"
+"""In `required`: all immutable ids of the publisher's provider, stated, so that none is pinned by the first use."""
 
 
 class Shape(BaseModel):
@@ -88,6 +117,8 @@ class IndexShape(Shape):
     organizations: dict[Name, Entry] | None = Field(
         default=None, description="The names that each organization may hold; no organization then holds others."
     )
+    freezes: Freezes = ()
+    ceilings: Entry = Field(default={}, description="How far organizations' files may go.")
 
 
 class IssuerShape(Shape):
@@ -129,6 +160,8 @@ class OrganizationShape(Shape):
     teams: dict[Name, tuple[str, ...]] = Field(default={}, description="Members under one name, for `upload`.")
     projects: dict[str, Entry] = Field(default={}, description="Who may upload to what.")
     publishers: dict[Name, Entry] = Field(default={}, description="The CI identities that may publish for it.")
+    freezes: Freezes = ()
+    lifetime: Duration | None = Field(default=None, description="How long its upload tokens live: less than others'.")
 
 
 class MemberShape(Shape):
@@ -160,3 +193,69 @@ class PublisherShape(Shape):
     issuer: str = Field(description="The name of an issuer in index.yaml.")
     projects: tuple[Pattern, ...] = Field(min_length=1, description="What it may publish.")
     until: date | None = Field(default=None, description="The last day (UTC) on which it may publish.")
+
+
+class FreezeShape(Shape):
+    """One entry of `freezes`: nothing is published meanwhile."""
+
+    reason: str = Field(
+        min_length=1, max_length=200, description="Say why: whoever wants to publish meanwhile reads it."
+    )
+    from_: Moment | None = Field(default=None, alias="from", description="The first day (UTC) or moment; without: now.")
+    until: Moment | None = Field(
+        default=None, description="The last day (UTC), or the moment when it is over; without: until it is removed."
+    )
+
+
+class IndexFreezeShape(FreezeShape):
+    """One entry of `freezes` in `index.yaml`."""
+
+    organizations: tuple[Name, ...] | None = Field(default=None, min_length=1, description="The only ones it is for.")
+
+
+class LevelShape(Shape):
+    """What `ceilings` says at either level, without the lists that are some provider's."""
+
+    lifetime: Duration | None = Field(default=None, description="The longest life of an upload token.")
+    issuers: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="The only issuers that publishers may bind to."
+    )
+    required: tuple[str, ...] = Field(
+        default=(), description="Fields that each publisher must state; `ids` means its immutable ids."
+    )
+
+
+def _triggers() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for triggers in (one.trust.triggers for one in PROVIDERS.values()):
+        if triggers is not None:
+            found[triggers.field] = tuple(dict.fromkeys((*found.get(triggers.field, ()), *triggers.safe)))
+    return found
+
+
+TRIGGERS: Final = _triggers()
+"""Each field that lists triggers in the publishers of some provider -> all that may stand in it."""
+_LISTED: Final = Field(default=None, min_length=1, description="The only ones that publishers may list.")
+_LISTS: Final[dict[str, Any]] = dict.fromkeys(TRIGGERS, (tuple[str, ...] | None, _LISTED))
+
+CeilingShape: Final = create_model(
+    "CeilingShape", __base__=LevelShape, __doc__="How far the file of one organization may go.", **_LISTS
+)
+CeilingsShape: Final = create_model(
+    "CeilingsShape",
+    __base__=CeilingShape,
+    __doc__="How far the files of all organizations may go; and, narrower, that of each.",
+    organizations=(dict[Name, Entry], Field(default={}, description="Narrower ones for some organizations.")),
+)
+
+
+def _requirable() -> Iterator[str]:
+    yield IDS
+    yield from (name for name, field in PublisherShape.model_fields.items() if not field.is_required())
+    for trust in (one.trust for one in PROVIDERS.values()):
+        apart = {"pin", *(rule.field for rule in trust.rules if rule.kind is Kind.ID)}
+        yield from (name for name, field in trust.model_fields.items() if not field.is_required() and name not in apart)
+
+
+REQUIRABLE: Final = tuple(dict.fromkeys(_requirable()))
+"""What `required` may name: what a publisher of some provider may leave out."""

@@ -41,7 +41,7 @@ def validate(
             if detail["type"] == "too_short" and detail["input"]:
                 continue  # it became empty because of mistakes in its items, which are told
             where = tuple(step for step in detail["loc"] if step != "[key]")
-            what, remedy = _sentence(detail, model, (*model.model_fields, *also), findings)
+            what, remedy = _sentence(detail, model, (*_fields(model), *also), findings)
             findings.add((*place, *where), what, remedy)
     return None
 
@@ -49,7 +49,7 @@ def validate(
 def _sentence(
     detail: ErrorDetails, model: type[BaseModel], fields: tuple[str, ...], findings: Findings
 ) -> tuple[str, str]:
-    about = _about(model.model_fields.get(str(detail["loc"][0]) if detail["loc"] else "root"))
+    about = _about(_fields(model).get(str(detail["loc"][0]) if detail["loc"] else "root"))
     kind, value = detail["type"], detail["input"]
     if kind == "missing":
         return "is missing", f"Add it. {about}"
@@ -65,6 +65,11 @@ def _sentence(
         if sentence is not None
         else (f"is not what belongs here: {_what(value)}", about)
     )
+
+
+def _fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """By the names that stand in files: `from` is a word of Python's."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _about(field: FieldInfo | None) -> str:
@@ -133,6 +138,10 @@ def _long(_value: object, context: dict[str, Any], about: str) -> tuple[str, str
     return f"is longer than {context['max_length']} characters", about
 
 
+def _many(_value: object, context: dict[str, Any], about: str) -> tuple[str, str]:
+    return f"has more than {context['max_length']} entries", about
+
+
 def _form(value: object, context: dict[str, Any], about: str) -> tuple[str, str]:
     if context["pattern"] == NAME:
         remedy = "Use lower-case letters, digits and `-`, beginning with a letter or digit; at most 63."
@@ -150,6 +159,7 @@ _SENTENCES: Final[dict[str, _Sentence]] = {
     "model_type": _mapping,
     "tuple_type": _list,
     "too_short": _empty,
+    "too_long": _many,
     "string_too_short": _empty,
     "string_too_long": _long,
     "string_pattern_mismatch": _form,

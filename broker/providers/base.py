@@ -97,6 +97,16 @@ class Rule:
     """Asks even where the policy leaves the field out: `agrees` then gets None."""
 
 
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """Which field of a publisher lists what may start its runs, so that the index operator can narrow it."""
+
+    field: str
+    """A tuple of texts, with a default that is not empty."""
+    safe: tuple[str, ...]
+    """All that may stand in it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mismatch:
     """The first rule of a publisher that an identity does not fit."""
@@ -176,6 +186,8 @@ class Trust(BaseModel):
     identity: ClassVar[type[Identity]]
     rules: ClassVar[tuple[Rule, ...]]
     """In the order they are asked: names, then ids, then conditions."""
+    triggers: ClassVar[Triggers | None] = None
+    """None where tokens do not say what started the run."""
 
     def lookup(self) -> str:
         """The name that this publisher is found by, folded."""

@@ -25,6 +25,7 @@ from broker.providers.base import (
     Refs,
     Rule,
     Text,
+    Triggers,
     Trust,
     UuidId,
     UuidMember,
@@ -73,6 +74,7 @@ class BuildkiteTrust(Trust):
     runner_environment: Text | None = Field(default=None, description="buildkite-hosted or self-hosted.")
 
     identity: ClassVar[type[Identity]] = BuildkiteIdentity
+    triggers: ClassVar[Triggers | None] = Triggers("build_sources", SAFE_SOURCES)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("pipeline", "pipeline", Kind.NAME, exact),
         Rule("organization_id", "organization_id", Kind.ID, exact),

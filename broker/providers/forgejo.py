@@ -25,6 +25,7 @@ from broker.providers.base import (
     Refs,
     Rule,
     Text,
+    Triggers,
     Trust,
     UrlForm,
     any_ref,
@@ -77,6 +78,7 @@ class ForgejoTrust(Trust):
     ref_protected: bool | None = Field(default=None, description="Only from protected branches and tags, where true.")
 
     identity: ClassVar[type[Identity]] = ForgejoIdentity
+    triggers: ClassVar[Triggers | None] = Triggers("events", SAFE_EVENTS)
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule("repository", "repository", Kind.NAME, folded),
         Rule("repository_id", "repository_id", Kind.ID, exact),

@@ -24,6 +24,7 @@ from broker.providers.base import (
     Refs,
     Rule,
     Text,
+    Triggers,
     Trust,
     any_ref,
     exact,
@@ -104,6 +105,7 @@ class GitHubTrust(Trust):
         Rule("ref_protected", "ref_protected", Kind.CONDITION, same),
         Rule("runner_environment", "runner_environment", Kind.CONDITION, exact),
     )
+    triggers: ClassVar[Triggers | None] = Triggers("events", SAFE_EVENTS)
 
     def machines_only(self) -> bool:
         return set(self.events) == {"schedule"}

@@ -26,6 +26,7 @@ from broker.providers.base import (
     Refs,
     Rule,
     Text,
+    Triggers,
     Trust,
     any_ref,
     exact,
@@ -98,6 +99,7 @@ class GitLabTrust(Trust):
         Rule("deployment_tier", "deployment_tier", Kind.CONDITION, exact),
         Rule("pipeline_sources", "pipeline_source", Kind.CONDITION, one_of),
     )
+    triggers: ClassVar[Triggers | None] = Triggers("pipeline_sources", SAFE_SOURCES)
 
     def machines_only(self) -> bool:
         return set(self.pipeline_sources) == {"schedule"}

@@ -411,3 +411,18 @@ def test_a_mismatch_says_what_was_found_and_what_was_wanted(changes: dict[str, A
 def test_a_rule_asks_nothing_of_what_a_policy_leaves_out_unless_it_must() -> None:
     assert not Rule("x", "x", Kind.CONDITION, exact).always
     assert [rule.field for rule in GitHubTrust.rules if rule.always] == ["job_workflow"]
+
+
+@every_kind
+def test_a_list_of_triggers_has_a_default_and_no_trigger_that_is_not_known_for_safe(kind: IssuerName) -> None:
+    """What the index operator's ceilings narrow, by the name that publishers give it."""
+    told, triggers = PROVIDERS[kind].trust, PROVIDERS[kind].trust.triggers
+    if triggers is None:
+        assert not {"events", "pipeline_sources"} & set(told.model_fields)
+        return
+    default = told.model_fields[triggers.field].default
+    assert default
+    assert set(default) <= set(triggers.safe)
+    assert getattr(trust(kind, **{triggers.field: triggers.safe}), triggers.field) == triggers.safe
+    with pytest.raises(ValidationError):
+        trust(kind, **{triggers.field: (*triggers.safe, "pull_request")})

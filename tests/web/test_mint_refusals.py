@@ -126,6 +126,7 @@ ROWS = [
         acme=ACME.replace("    issuer: github\n", "    issuer: github\n    until: 2020-01-31\n"),
     ),
     Row(code="organization-suspended", status=403, ask=github(), acme=ACME + "suspended: true\n"),
+    Row(code="organization-frozen", status=403, ask=github(), acme=ACME + "freezes: [{reason: year end}]\n"),
     Row(code="identity-changed", status=403, ask=github(repository_id="1")),
     Row(code="unknown-actor", status=403, ask=github(actor="mallory", actor_id="6666")),
     Row(code="member-suspended", status=403, ask=github(), acme=member("alice", "suspended: true")),

@@ -184,6 +184,7 @@ async def test_the_upload_that_every_row_changes_is_stored_to_the_letter_and_rec
         ("identity-changed", ACME.replace("424242424", "1")),
         ("publisher-expired", ACME.replace("    issuer: github\n", "    issuer: github\n    until: 2020-01-31\n")),
         ("organization-suspended", ACME + "suspended: true\n"),
+        ("organization-frozen", ACME + "freezes: [{reason: year end}]\n"),
         ("project-not-granted", ACME.replace("[acme-widgets, acme-gadgets]", "[acme-gadgets]")),
     ],
 )
