@@ -168,7 +168,7 @@ def refuse_beyond(
 
 
 def _refuse_pin(trust: type[Trust], fields: Mapping[str, Any], where: str, place: Place, findings: Findings) -> None:
-    if "pin" in fields:
+    if fields.get("pin") == "first-use":
         ids = [rule.field for rule in trust.rules if rule.kind is Kind.ID]
         what = f"lets the first use decide, and {where} requires the ids"
         findings.add((*place, "pin"), what, f"Write {' and '.join(ids)} in its place, or {_RAISE}.")

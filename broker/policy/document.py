@@ -3,7 +3,7 @@
 Laws, each of which a file that breaks it is told with its line:
 
 - UTF-8 without a byte order mark, tabs, or characters that are not seen; at most `LONGEST_FILE_BYTES`;
-- one document, a mapping, nested at most `DEEPEST` levels;
+- one document, a mapping, nested at most `DEEPEST` levels, of at most `MOST_VALUES` values;
 - no anchors, aliases, tags, merge keys or directives: what is read is what stands there;
 - a key is text and stands once; a value is never empty: `until:` with nothing behind it would mean "for ever";
 - scalars are text but for `true` and `false`, whole numbers, and days (2027-01-31). YAML 1.1's other readings (`no`,
@@ -27,6 +27,8 @@ from broker.policy.errors import Findings, Place, shown
 LONGEST_FILE_BYTES: Final = 1024 * 1024
 DEEPEST: Final = 16
 """Levels. Policies need five."""
+MOST_VALUES: Final = 100_000
+"""In one file. Of lists of single letters, a file within its size could hold five times as many."""
 LONGEST_KEY: Final = 200
 
 _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -116,6 +118,7 @@ class _Reader:
     def __init__(self, events: Iterator[Any], findings: Findings) -> None:
         self._events = events
         self._findings = findings
+        self._values = 0
 
     def document(self) -> dict[str, Any] | None:
         next(self._events)  # the stream's start
@@ -142,6 +145,9 @@ class _Reader:
         raise _UnusableError
 
     def _value(self, event: Any, place: Place) -> Any:
+        self._values += 1
+        if self._values > MOST_VALUES:
+            self._refuse((), f"has more than {MOST_VALUES} values", "Split the organization.", _line(event))
         if isinstance(event, yaml.AliasEvent):
             self._findings.add_broken(place, f"is an alias (*{shown(event.anchor)[1:-1]})", "Write the value itself.")
             return ""

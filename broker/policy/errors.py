@@ -4,6 +4,8 @@ Laws:
 
 - Nothing of a broken folder counts, so all mistakes of all files are told at once.
 - Values from files are shown as ASCII: a Cyrillic letter that poses as a Latin one is seen for what it is.
+- A file is told at most `MOST_MISTAKES`: one within its size bound could hold a million, which nobody reads and which
+  would take a gigabyte.
 - One mistake is told once: what stands at or below a place that is already broken is not complained about again.
 """
 
@@ -20,6 +22,8 @@ from typing import Final
 Place = tuple[str | int, ...]
 """Where in a document: ('publishers', 'widgets-release', 'refs', 0)."""
 
+MOST_MISTAKES: Final = 1000
+"""Told of one file."""
 _LONGEST_SHOWN: Final = 80
 """Characters of a value or a key, for they share a line with a path."""
 
@@ -105,10 +109,19 @@ class Findings:
 
     def add_always(self, place: Place, what: str, remedy: str, *, line: int | None = None) -> None:
         """Notes a mistake of the text itself, whatever else is wrong with the place."""
+        if len(self.errors) >= MOST_MISTAKES:
+            self._tell_that_there_are_more()
+            return
         self._at.add(place)
         self._within.update(place[:end] for end in range(len(place) + 1))
         line = self.line_of(place) if line is None else line
         self.errors.append(PolicyError(file=self.file, line=line, path=written(place), what=what, remedy=remedy))
+
+    def _tell_that_there_are_more(self) -> None:
+        if len(self.errors) == MOST_MISTAKES:
+            what = f"has more than {MOST_MISTAKES} mistakes, of which {MOST_MISTAKES} are told"
+            remedy = "Mend these first, and check again."
+            self.errors.append(PolicyError(file=self.file, line=0, path="", what=what, remedy=remedy))
 
     def add_broken(self, place: Place, what: str, remedy: str) -> None:
         """Notes a mistake that leaves no value at this place, so that nothing more is said of it."""

@@ -32,6 +32,7 @@ def load(path: Path, *, allow_loopback_issuers: bool = False) -> Policies:
     """
     files, errors = folder.list_files(path)
     names = [_name(file) for file in files]
+    before = folder.stamps(path, files)
     generation, index, compiled = hashlib.sha256(), Index(), list[Compiled]()
     for file, name in zip(files, names, strict=True):
         findings = Findings(file=shown_path(file))
@@ -41,6 +42,7 @@ def load(path: Path, *, allow_loopback_issuers: bool = False) -> Policies:
         elif values is not None:
             compiled.append(compile_organization(name, values, findings, index))
         errors += findings.errors
+    errors += folder.changes(path, before)
     errors += _overlaps(held for one in compiled for held in one.held)
     if errors:
         raise PolicyErrors(path, errors)

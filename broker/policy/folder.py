@@ -5,10 +5,12 @@ Laws:
 - A policy is a regular file inside the folder. Symbolic links may lead around in it (as a ConfigMap's do), never out.
 - What looks like a policy and is not read is a mistake: it grants nothing, and its author thinks that it does.
 - `tests/` (read by `broker check` alone), names that begin with a dot, and what is not YAML are left alone.
+- All files count as they stood at one moment: where one changes while they are read, none does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -98,6 +100,33 @@ def read_bytes(folder: Path, file: str, findings: Findings) -> bytes | None:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else "its links lead in a circle"
         findings.add((), f"cannot be read: {reason}", "Mend the file, or its permissions.", line=0)
     return None
+
+
+Stamps = Mapping[str, tuple[int, ...] | None]
+"""File -> what changes with its content, or with where a link leads; None where it is not there to be asked."""
+
+
+def stamps(folder: Path, files: Iterable[str]) -> Stamps:
+    """To be taken before the files are read; `changes` takes them again."""
+    return {file: _stamp(folder / file) for file in files}
+
+
+def changes(folder: Path, before: Stamps) -> list[PolicyError]:
+    """The files that are not what they were: written to, removed, or led elsewhere, as when a ConfigMap is swapped."""
+    remedy = "Load the policies again once nothing writes to them; replace files whole, by renaming."
+    return [
+        _wrong(file, "changed while the policies were read", remedy)
+        for file, stamp in before.items()
+        if stamp is not None and _stamp(folder / file) != stamp
+    ]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    try:
+        found = path.stat()
+    except (OSError, RuntimeError):  # told by whoever reads it
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _names(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from broker.policy.errors import Findings, Place
 from broker.policy.model import Freeze
-from broker.policy.shapes import FreezeShape
+from broker.policy.shapes import MOST_FREEZES, FreezeShape
 from broker.policy.validation import validate
 
 _DAY_SECONDS: Final = 24 * 3600
@@ -26,7 +26,7 @@ def read_freezes(
 ) -> Iterator[tuple[Freeze, Shaped, Place]]:
     """Each entry of the list that is well written, with where it stands; mistakes are noted and left out."""
     found = values.get("freezes")
-    for at, fields in enumerate(found if isinstance(found, tuple) else ()):
+    for at, fields in enumerate(found[:MOST_FREEZES] if isinstance(found, tuple) else ()):
         place: Place = ("freezes", at)
         shaped = validate(shape, fields, place, findings) if isinstance(fields, dict) else None
         if shaped is None:

@@ -79,9 +79,10 @@ def _lifetime(name: str, values: Mapping[str, Any], findings: Findings, index: I
     above = [bound for bound in (index.lifetime, index.ceilings_of(name).lifetime) if bound is not None]
     narrowest = min(above, key=lambda bound: bound.value, default=None)
     ceiling = above[-1].value if above else LONGEST_LIFETIME_SECONDS
-    if "lifetime" not in values or findings.at(("lifetime",)):
+    try:
+        own = seconds(values.get("lifetime"))
+    except ValueError:  # told by the model, unless there is none
         return ceiling
-    own = seconds(values["lifetime"])
     refuse_lifetime(own, narrowest, ("lifetime",), findings)
     return min(own, ceiling)
 

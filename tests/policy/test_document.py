@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.policy import document
-from broker.policy.document import DEEPEST, LONGEST_FILE_BYTES, LONGEST_KEY, read
+from broker.policy.document import DEEPEST, LONGEST_FILE_BYTES, LONGEST_KEY, MOST_VALUES, read
 from broker.policy.errors import Findings
 from tests.policy.example import FILES, changed
 from tests.policy.test_mistakes import ROWS
@@ -254,6 +254,13 @@ def test_a_file_larger_than_the_bound_is_not_parsed() -> None:
     whole += b"#" * (LONGEST_FILE_BYTES - len(whole))
     assert mistakes(whole) == []
     assert mistakes(whole + b"#") == [(1, "", f"is larger than {LONGEST_FILE_BYTES} bytes")]
+
+
+def test_a_file_has_a_bounded_number_of_values() -> None:
+    """Each costs a hundred times the letter that it may be. The file itself and the list are two of them."""
+    whole = f"a:\n  [{'b,' * (MOST_VALUES - 2)}]\n"
+    assert mistakes(whole) == []
+    assert mistakes(whole.replace("]", "b]")) == [(2, "", f"has more than {MOST_VALUES} values")]
 
 
 # --- Anything --------------------------------------------------------------------------------------------------------

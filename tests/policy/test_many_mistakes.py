@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,28 @@ lifetime:
   default: 5m                                             # 7
   longest: 9h                                             # 8
 colour: blue                                              # 9
+freezes:
+  - {until: 2027-01-02}                                   # 44
+  - {reason: x, from: 2027-01-03, until: 2027-01-02}      # 45
+  - {reason: x, organizations: [acmee]}                   # 46
+ceilings:
+  lifetime: 5m                                            # 47
+  issuers: [github, gogle]                                # 48
+  events: [push, pull_request]                            # 49
+  pipeline_sources: [push]
+  organizations:
+    globexx: {issuers: [github]}                          # 50
+    acme: {events: []}                                    # 51
+    globex:
+      pipeline_sources:
+        - push
+        - web                                             # 52
+      issuers: [github]
+      events: [release]
+      required:
+        - ids
+        - until
+        - enviroment                                      # 53
 """
 
 ACME = """\
@@ -82,6 +105,11 @@ publishers:
     repository: acme-corp/widgets
     pin: first-use
     projects: [acme-widgets]
+lifetime: 7h                                              # 54
+freezes:
+  - {reason: x, until: tomorrow}                          # 55
+  - {reason: x, form: 2027-01-02}                         # 56
+frozen: true                                              # 57
 """
 
 GLOBEX = """\
@@ -96,13 +124,41 @@ publishers:
     repository: globex/one
     pin: second-use                                       # 41
     workflow: a.yml
+    until: 2027-12-31
     projects: [acme-globex-one]
   two:
     issuer: github
     repository: globex/two
-    pin: first-use
+    pin: first-use                                        # 62
+    until: 2027-12-31
     workflow: b.yml
     projects: [globex-two]                                # 42
+  three:                                                  # 58
+    issuer: github
+    repository: globex/three
+    repository_id: "3"
+    repository_owner_id: "4"
+    workflow: c.yml
+    projects: [acme-globex-three]
+  four:
+    issuer: gitlab                                        # 59
+    project_path: globex/four
+    project_id: "3"
+    namespace_id: "4"
+    until: 2027-12-31
+    projects: [acme-globex-four]
+  five:
+    issuer: github
+    repository: globex/five
+    repository_id: "5"
+    repository_owner_id: "4"
+    workflow: c.yml
+    until: 2027-12-31
+    events:
+      - release
+      - push                                              # 60
+    projects: [acme-globex-five]
+lifetime: 14m                                             # 61
 """
 
 BROKEN = """\
@@ -155,10 +211,29 @@ PATHS = {
     41: "publishers.one.pin",
     42: "publishers.two.projects[0]",
     43: "",
+    44: "freezes[0].reason",
+    45: "freezes[1].until",
+    46: "freezes[2].organizations[0]",
+    47: "ceilings.lifetime",
+    48: "ceilings.issuers[1]",
+    49: "ceilings.events[1]",
+    50: "ceilings.organizations.globexx",
+    51: "ceilings.organizations.acme.events",
+    52: "ceilings.organizations.globex.pipeline_sources[1]",
+    53: "ceilings.organizations.globex.required[2]",
+    54: "lifetime",
+    55: "freezes[0].until",
+    56: "freezes[1].form",
+    57: "frozen",
+    58: "publishers.three",
+    59: "publishers.four.issuer",
+    60: "publishers.five.events[1]",
+    61: "lifetime",
+    62: "publishers.two.pin",
 }
 
 
-def test_forty_mistakes_in_four_files_are_all_told_at_once(tmp_path: Path) -> None:
+def test_sixty_mistakes_in_four_files_are_all_told_at_once(tmp_path: Path) -> None:
     """Each once, with its line and path; none follows from another."""
     files = {
         "index.yaml": INDEX,
@@ -177,5 +252,7 @@ def test_forty_mistakes_in_four_files_are_all_told_at_once(tmp_path: Path) -> No
     told = [(error.file, error.line, error.path) for error in caught.value.errors]
     assert set(told) == expected
     assert len(told) == len(PATHS)
+    kinds = {re.sub(r"'[^']*'|[0-9]+", "", error.what) for error in caught.value.errors}
+    assert len(kinds) >= 40  # not one mistake sixty times
     assert all(error.what and error.remedy for error in caught.value.errors)
     assert len(str(caught.value).splitlines()) == len(PATHS)
