@@ -151,10 +151,12 @@ def _standing(
     active = [one for one in current if not policies.organizations[one.organization].suspended]
     if not active:
         raise refusals.OrganizationSuspended(f"the organization {current[0].organization!r} is suspended")
-    freezes = {one.organization: policies.organizations[one.organization].freeze(now) for one in active}
-    thawed = tuple(one for one in active if freezes[one.organization] is None)
+    frozen = {
+        one.organization: freeze for one in active if (freeze := policies.organizations[one.organization].freeze(now))
+    }
+    thawed = tuple(one for one in active if one.organization not in frozen)
     if not thawed:
-        raise _frozen(*next((name, freeze) for name, freeze in freezes.items() if freeze))
+        raise _frozen(*next(iter(frozen.items())))
     return thawed
 
 

@@ -118,7 +118,7 @@ class Policies:
     organizations: Mapping[str, Organization] = field(default_factory=dict)
     publishers_by_name: Mapping[tuple[str, str], tuple[Publisher, ...]] = field(default_factory=dict)
     """(issuer name, folded name as `Trust.lookup` gives it) -> the publishers found by it, in a stable order."""
-    default_lifetime_seconds: int = 900
+    default_lifetime_seconds: int = SHORTEST_LIFETIME_SECONDS
     longest_lifetime_seconds: int = 3600
 
 

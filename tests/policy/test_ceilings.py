@@ -315,6 +315,14 @@ def test_what_stands_below_never_widens_what_stands_above(
     assert (error.path, error.what) == (f"ceilings.organizations.acme.{path}", what)
 
 
+def test_a_mistake_in_one_list_hides_none_in_another_and_is_told_once(tmp_path: Path) -> None:
+    index = INDEX + ceilings("events: [push, pushh]", "issuers: [github]")
+    assert [error.path for error in told(tmp_path, index)] == ["ceilings.events[1]", f"{ENGINE}.issuer"]
+    index = INDEX + ceilings("pipeline_sources: [push]", "organizations: {globex: {pipeline_sources: [pussh]}}")
+    said = only(tmp_path, index)
+    assert "ceilings.organizations.globex.pipeline_sources[0]: allows what is not there: 'pussh'" in said
+
+
 @pytest.mark.parametrize("text", ["ceilings: 15m\n", "ceilings: []\n", "ceilings: true\n"])
 def test_ceilings_are_a_mapping(tmp_path: Path, text: str) -> None:
     assert "ceilings: must be a mapping" in only(tmp_path, INDEX + text)
