@@ -29,6 +29,7 @@ FITS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "minLength": lambda value, told: not isinstance(value, str) or len(value) >= told,
     "maxLength": lambda value, told: not isinstance(value, str) or len(value) <= told,
     "minItems": lambda value, told: not isinstance(value, list) or len(value) >= told,
+    "maxItems": lambda value, told: not isinstance(value, list) or len(value) <= told,
     "minProperties": lambda value, told: not isinstance(value, dict) or len(value) >= told,
     "required": lambda value, told: not isinstance(value, dict) or value.keys() >= set(told),
 }

@@ -17,7 +17,13 @@ from pydantic import BaseModel
 from broker import refusals
 from broker.policy.case_shapes import CaseShape, CasesShape, TemplateShape
 from broker.policy.shapes import (
+    REQUIRABLE,
+    TRIGGERS,
     AllotmentShape,
+    CeilingShape,
+    CeilingsShape,
+    FreezeShape,
+    IndexFreezeShape,
     IndexShape,
     IssuerShape,
     LifetimeShape,
@@ -46,6 +52,8 @@ def index_schema() -> Schema:
     issuer["properties"]["claims"] = _described({"anyOf": declared}, issuer["properties"]["claims"])
     _nest(schema, "issuers", issuer)
     schema["properties"]["lifetime"] = _described(_model(LifetimeShape), schema["properties"]["lifetime"])
+    schema["properties"]["ceilings"] = _described(_ceilings(), schema["properties"]["ceilings"])
+    schema["properties"]["freezes"]["items"] = _model(IndexFreezeShape)
     _nest(schema, "organizations", _model(AllotmentShape))
     return _root("index.yaml", schema)
 
@@ -57,6 +65,7 @@ def organization_schema() -> Schema:
     _nest(schema, "members", {**_model(MemberShape), "additionalProperties": _model(MemberId)})
     _nest(schema, "projects", _model(ProjectShape))
     _nest(schema, "publishers", _publisher())
+    schema["properties"]["freezes"]["items"] = _model(FreezeShape)
     schema["$defs"] = {_kind(name): _publisher_of(provider.trust) for name, provider in PROVIDERS.items()}
     return _root("organizations/*.yaml", schema)
 
@@ -80,6 +89,15 @@ SCHEMAS: Final[Mapping[str, Callable[[], Schema]]] = {
     "cases": cases_schema,
 }
 """By the kind of file."""
+
+
+def _ceilings() -> Schema:
+    schema, one = _model(CeilingsShape), _model(CeilingShape)
+    for level in (schema, one):
+        for field, names in (("required", REQUIRABLE), *TRIGGERS.items()):
+            level["properties"][field]["items"]["enum"] = list(names)
+    _nest(schema, "organizations", one)
+    return schema
 
 
 def _publisher() -> Schema:
@@ -175,6 +193,8 @@ def _tidied(node: Any) -> Any:
 
 def _without_null(told: Schema) -> None:
     kinds = [kind for kind in told.get("anyOf", ()) if kind != {"type": "null"}]
-    if len(kinds) == 1:
+    if len(kinds) > 1:
+        told["anyOf"] = kinds
+    elif kinds:
         del told["anyOf"]
         told |= {**kinds[0], **told}
