@@ -16,7 +16,19 @@ from pydantic import Field, field_validator
 
 from broker import refusals
 from broker.providers import examples
-from broker.providers.base import Identity, Kind, Provider, Rule, Text, Trust, UuidId, UuidMember, exact
+from broker.providers.base import (
+    MACHINE,
+    Identity,
+    Impossible,
+    Kind,
+    Provider,
+    Rule,
+    Text,
+    Trust,
+    UuidId,
+    UuidMember,
+    exact,
+)
 from broker.tokens import Claims
 
 BUILDER: Final = "pypi-publisher"
@@ -52,6 +64,7 @@ class ActiveStateTrust(Trust):
         Rule("project_id", "project_id", Kind.ID, exact),
         Rule("ingredient", "ingredient", Kind.CONDITION, exact),
     )
+    never: ClassVar[tuple[Impossible, ...]] = (MACHINE,)
 
     @field_validator("project_path")
     @classmethod

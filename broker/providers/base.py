@@ -172,6 +172,15 @@ Refs = Annotated[
 ]
 
 
+Impossible = Mapping[str, frozenset[object]]
+"""Field of identities -> values, of which no run has one in each."""
+
+HUMAN: Final[Impossible] = {"unattended": frozenset({False})}
+"""Impossible where no human can start a run."""
+MACHINE: Final[Impossible] = {"unattended": frozenset({True})}
+"""Impossible where tokens do not tell runs without a human."""
+
+
 class Trust(BaseModel):
     """What a publisher pins of a CI identity. Strict: an unknown field or another type is an error."""
 
@@ -188,6 +197,10 @@ class Trust(BaseModel):
     """In the order they are asked: names, then ids, then conditions."""
     triggers: ClassVar[Triggers | None] = None
     """None where tokens do not say what started the run."""
+    itself: ClassVar[str | None] = None
+    """The field of identities that always equals `actor_id`, where a source is its own actor."""
+    never: ClassVar[tuple[Impossible, ...]] = ()
+    """What no run is at once. `broker plan` tells nothing of runs that cannot be."""
 
     def lookup(self) -> str:
         """The name that this publisher is found by, folded."""
@@ -204,11 +217,17 @@ class Trust(BaseModel):
 
     def machines_only(self) -> bool:
         """Whether only runs without a human can match this publisher, so that its actors must be machines."""
-        return False
+        return any(self._always(one) for one in self.never if False in one.get("unattended", ()))
+
+    def _always(self, impossible: Mapping[str, frozenset[object]]) -> bool:
+        """Whether all runs that match have these values, whoever started them."""
+        fields = {rule.of: rule.field for rule in self.rules}
+        return all(values.issuperset(self.stated(fields[of])) for of, values in impossible.items() if of in fields)
 
     def only_actor(self) -> str | None:
         """The immutable id of the one actor that can match, where the publisher says it."""
-        return None
+        field = next((rule.field for rule in self.rules if rule.of == self.itself), None)
+        return None if field is None else self.stated(field)
 
     def missing_ids(self) -> tuple[str, ...]:
         """The immutable ids that this publisher does not state: without `pin`, it must not load."""

@@ -19,7 +19,9 @@ from pydantic import Field, field_validator
 from broker import refusals
 from broker.providers import examples
 from broker.providers.base import (
+    HUMAN,
     Identity,
+    Impossible,
     Kind,
     Provider,
     Refs,
@@ -84,12 +86,8 @@ class BuildkiteTrust(Trust):
         Rule("build_sources", "build_source", Kind.CONDITION, one_of),
         Rule("runner_environment", "runner_environment", Kind.CONDITION, exact),
     )
-
-    def machines_only(self) -> bool:
-        return True
-
-    def only_actor(self) -> str | None:
-        return self.pipeline_id
+    itself: ClassVar[str | None] = "pipeline_id"
+    never: ClassVar[tuple[Impossible, ...]] = (HUMAN,)
 
     @field_validator("pipeline")
     @classmethod

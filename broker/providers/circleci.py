@@ -22,7 +22,9 @@ from pydantic import Field, field_validator
 from broker import refusals
 from broker.providers import examples
 from broker.providers.base import (
+    MACHINE,
     Identity,
+    Impossible,
     Kind,
     Provider,
     Refs,
@@ -80,6 +82,7 @@ class CircleCITrust(Trust):
         Rule("context_id", "contexts", Kind.CONDITION, _among),
         Rule("refs", "ref", Kind.CONDITION, any_ref),
     )
+    never: ClassVar[tuple[Impossible, ...]] = (MACHINE,)
 
     @field_validator("vcs_origin")
     @classmethod

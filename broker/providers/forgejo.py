@@ -18,8 +18,11 @@ from pydantic import Field, field_validator
 from broker import refusals
 from broker.providers import examples
 from broker.providers.base import (
+    HUMAN,
+    MACHINE,
     DecimalId,
     Identity,
+    Impossible,
     Kind,
     Provider,
     Refs,
@@ -88,9 +91,10 @@ class ForgejoTrust(Trust):
         Rule("events", "event", Kind.CONDITION, one_of),
         Rule("ref_protected", "ref_protected", Kind.CONDITION, same),
     )
-
-    def machines_only(self) -> bool:
-        return set(self.events) == {"schedule"}
+    never: ClassVar[tuple[Impossible, ...]] = (
+        {**HUMAN, "event": frozenset({"schedule"})},
+        {**MACHINE, "event": frozenset(SAFE_EVENTS) - {"schedule"}},
+    )
 
     @field_validator("repository")
     @classmethod

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from pydantic import ConfigDict, Field, RootModel, create_model, field_validator, model_validator
 
 from broker.providers import examples
-from broker.providers.base import Declaration, Identity, Kind, Provider, Rule, Text, Trust, exact, fold
+from broker.providers.base import HUMAN, MACHINE, Declaration, Identity, Kind, Provider, Rule, Text, Trust, exact, fold
 from broker.tokens import Claims
 
 MOST_CLAIMS: Final = 16
@@ -79,7 +79,6 @@ class GenericTrust(Trust):
 
     identity: ClassVar[type[Identity]] = GenericIdentity
     declaration: ClassVar[str | None] = None
-    unattended: ClassVar[bool] = False
     rules: ClassVar[tuple[Rule, ...]] = (Rule("declaration", "declaration", Kind.CONDITION, exact, always=True),)
 
     @field_validator("claims")
@@ -97,9 +96,6 @@ class GenericTrust(Trust):
     def lookup(self) -> str:
         """The name that this publisher is found by, folded."""
         return fold(self.stated(self.rules[0].field))
-
-    def machines_only(self) -> bool:
-        return self.unattended
 
     def stated(self, name: str) -> Any:
         """A field, or 'claims.ref' for what it binds the claim `ref` to."""
@@ -201,6 +197,11 @@ class GenericDeclaration(Declaration):
             claims=tuple(told.items()),
         )
 
+    def itself(self) -> str | None:
+        """The field of identities that is the actor's id, where that is one of the source's."""
+        first, *others = self.ids
+        return {first: "source_id", **{name: f"{_PREFIX}{name}" for name in others}}.get(self.actor)
+
     def rules(self) -> tuple[Rule, ...]:
         """How an issuer's publishers are compared with its runs."""
         first, *others = self.ids
@@ -232,7 +233,7 @@ def _provider_of(declaration: GenericDeclaration) -> Provider:
     claims = (dict[names, Text], Field(description=GenericTrust.model_fields["claims"].description))  # type: ignore[valid-type] # likewise
     trust = create_model("DeclaredTrust", __base__=GenericTrust, claims=claims)
     trust.declaration, trust.rules = declaration.hash, declaration.rules()
-    trust.unattended = declaration.unattended
+    trust.never, trust.itself = (HUMAN if declaration.unattended else MACHINE,), declaration.itself()
     return dataclasses.replace(
         PROVIDER, trust=trust, read=declaration.read, example=declaration.example, declaration=None
     )

@@ -17,8 +17,10 @@ from pydantic import Field, ValidationInfo, field_validator
 from broker import refusals
 from broker.providers import examples
 from broker.providers.base import (
+    HUMAN,
     DecimalId,
     Identity,
+    Impossible,
     Kind,
     Provider,
     Refs,
@@ -106,9 +108,7 @@ class GitHubTrust(Trust):
         Rule("runner_environment", "runner_environment", Kind.CONDITION, exact),
     )
     triggers: ClassVar[Triggers | None] = Triggers("events", SAFE_EVENTS)
-
-    def machines_only(self) -> bool:
-        return set(self.events) == {"schedule"}
+    never: ClassVar[tuple[Impossible, ...]] = ({**HUMAN, "event": frozenset({"schedule"})},)
 
     @field_validator("repository")
     @classmethod

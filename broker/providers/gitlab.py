@@ -19,8 +19,10 @@ from pydantic import Field, field_validator
 from broker import refusals
 from broker.providers import examples
 from broker.providers.base import (
+    HUMAN,
     DecimalId,
     Identity,
+    Impossible,
     Kind,
     Provider,
     Refs,
@@ -100,9 +102,7 @@ class GitLabTrust(Trust):
         Rule("pipeline_sources", "pipeline_source", Kind.CONDITION, one_of),
     )
     triggers: ClassVar[Triggers | None] = Triggers("pipeline_sources", SAFE_SOURCES)
-
-    def machines_only(self) -> bool:
-        return set(self.pipeline_sources) == {"schedule"}
+    never: ClassVar[tuple[Impossible, ...]] = ({**HUMAN, "pipeline_source": frozenset({"schedule"})},)
 
     @field_validator("project_path")
     @classmethod

@@ -14,7 +14,19 @@ from pydantic import Field
 
 from broker import refusals
 from broker.providers import examples
-from broker.providers.base import DecimalId, Identity, Kind, Provider, Rule, Text, Trust, exact, folded
+from broker.providers.base import (
+    HUMAN,
+    DecimalId,
+    Identity,
+    Impossible,
+    Kind,
+    Provider,
+    Rule,
+    Text,
+    Trust,
+    exact,
+    folded,
+)
 from broker.tokens import Claims
 
 
@@ -42,12 +54,8 @@ class GoogleTrust(Trust):
         Rule("email", "email", Kind.NAME, folded),
         Rule("account_id", "account_id", Kind.ID, exact),
     )
-
-    def machines_only(self) -> bool:
-        return True
-
-    def only_actor(self) -> str | None:
-        return self.account_id
+    itself: ClassVar[str | None] = "account_id"
+    never: ClassVar[tuple[Impossible, ...]] = (HUMAN,)
 
 
 def read(claims: Claims, issuer: str, url: str) -> GoogleIdentity:
