@@ -43,13 +43,32 @@ def rehearse(policies: Policies, claims: Mapping[str, Any], *, now: float, pins:
         pins: What first uses recorded; by default nothing, so that `pin: first-use` fits any ids.
     """
     issuer: Issuer | None = None
-    identity: Identity | None = None
-    considered: tuple[Considered, ...] = ()
     try:
         issuer = matching.find_issuer(policies, _url(claims))
         values = Claims(values=claims, expires_at=now, fingerprint="")
         identity = issuer.provider.read(values, issuer.name, issuer.url)
-        considered = matching.consider(matching.candidates(policies, identity), identity, pins)
+    except refusals.Refusal as refusal:
+        return Rehearsal(issuer=issuer, refusal=refusal)
+    return _both_gates(policies, issuer, identity, now, pins)
+
+
+def rehearse_again(policies: Policies, identity: Identity, *, now: float, pins: Pins = _NO_PINS) -> Rehearsal:
+    """Decides anew for an identity that was read before, as it is recorded of an attempt.
+
+    Args:
+        now, pins: As above.
+    """
+    issuer = policies.issuers.get(identity.issuer)
+    try:
+        matching.find_issuer(policies, issuer.url if issuer is not None else identity.issuer)
+    except refusals.Refusal as refusal:
+        return Rehearsal(issuer=issuer, identity=identity, refusal=refusal)
+    return _both_gates(policies, issuer, identity, now, pins)
+
+
+def _both_gates(policies: Policies, issuer: Issuer | None, identity: Identity, now: float, pins: Pins) -> Rehearsal:
+    considered = matching.consider(matching.candidates(policies, identity), identity, pins)
+    try:
         grant = matching.grant(policies, identity, considered, now)
     except refusals.Refusal as refusal:
         return Rehearsal(issuer=issuer, identity=identity, considered=considered, refusal=refusal)
