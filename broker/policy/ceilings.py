@@ -29,7 +29,7 @@ class Bound(Generic[Value]):
     """What is allowed at most, and where that stands."""
 
     value: Value
-    stands: str
+    stands: str = field(compare=False)
     """'index.yaml:12'."""
 
 
@@ -41,8 +41,8 @@ class Ceilings:
     """Seconds that an upload token may live."""
     lists: Mapping[str, Bound[tuple[str, ...]]] = field(default_factory=dict)
     """What publishers may name: under 'issuers', and under each field that lists triggers ('events', ...)."""
-    required: Mapping[str, str] = field(default_factory=dict)
-    """Fields that each publisher must state -> where that stands."""
+    required: Mapping[str, Bound[str]] = field(default_factory=dict)
+    """Fields that each publisher must state."""
 
 
 def stands(place: Place, findings: Findings) -> str:
@@ -120,7 +120,7 @@ def _level(
                 lists[name] = Bound(fields[name], stands((*place, name), findings))
     for where, name in texts(fields, "required", place):
         if name in REQUIRABLE:
-            required.setdefault(name, stands(where, findings))
+            required.setdefault(name, Bound(name, stands(where, findings)))
         else:
             remedy = findings.suggest(name, REQUIRABLE, f"It may name {', '.join(REQUIRABLE)}.")
             findings.add(where, f"names nothing that can be required: {shown(name)}", remedy)
@@ -158,7 +158,8 @@ def refuse_beyond(
         findings.add((*place, "issuer"), what, f"Use one of these, or {_RAISE}.")
     if trust.triggers is not None:
         _refuse_more(fields, trust.triggers.field, ceilings, place, findings)
-    for name, where in ceilings.required.items():
+    for name, bound in ceilings.required.items():
+        where = bound.stands
         if name == IDS:
             _refuse_pin(trust, fields, where, place, findings)
         elif name in fields and fields[name] is False:

@@ -34,11 +34,17 @@ class Holdings(Generic[Holder]):
 
         'acme-widgets-*' asks for 'acme-widgets-*' and 'acme-*'; neither 'acme-widgets' nor 'acme' contains it.
         """
-        at = len(pattern.stem)
-        while at > 0:
-            if pattern.stem[:at] in self._holders:
-                yield self._holders[pattern.stem[:at]]
-            at = pattern.stem.rfind("-", 0, at - 1) + 1
+        for stem in containing(pattern.stem):
+            if stem in self._holders:
+                yield self._holders[stem]
+
+
+def containing(stem: str) -> Iterator[str]:
+    """The stems of a pattern and of all that could contain it: 'acme-widgets-' -> 'acme-widgets-', 'acme-'."""
+    at = len(stem)
+    while at > 0:
+        yield stem[:at]
+        at = stem.rfind("-", 0, at - 1) + 1
 
 
 def namespace(name: str) -> tuple[Projects, Projects]:

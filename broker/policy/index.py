@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from broker.patterns import Projects
 from broker.policy.ceilings import Bound, Ceilings, compile_ceilings, refuse_lifetime, stands
@@ -55,6 +55,63 @@ class Index:
         """The operator's freezes that are for this organization."""
         return tuple(freeze for freeze, only in self.freezes if only is None or organization in only)
 
+    def for_organizations(self) -> Index:
+        """What the compilation of organizations may ask. The rest changes without compiling any of them again."""
+        nothing = Index()
+        return replace(
+            self,
+            issuers=nothing.issuers,
+            default_lifetime_seconds=nothing.default_lifetime_seconds,
+            longest_lifetime_seconds=nothing.longest_lifetime_seconds,
+        )
+
+    def shared(self, before: Index) -> Index:
+        """The same, with each value that is equal taken from `before`: so `is` tells what changed."""
+        # Where a ceiling stands is told to those who go beyond it, and is no part of its being equal.
+        told = {name for name in _BOUNDS if repr(getattr(self, name)) != repr(getattr(before, name))}
+        equal = [name for name in self.__slots__ if name not in told and getattr(self, name) == getattr(before, name)]
+        if len(equal) == len(self.__slots__):
+            return before
+        return replace(self, **{name: getattr(before, name) for name in equal})
+
+    def says_the_same(self, before: Index, organization: str, issuers: Iterable[str]) -> bool:
+        """Whether an organization without a mistake, compiled beside `before`, is compiled to the same beside this.
+
+        Args:
+            before: What this was `shared` with, or something older.
+            issuers: All that the organization refers to.
+        """
+        if self == Index():  # the file cannot be read: it finds no mistake, and nothing is granted by it
+            return True
+        others = (name for name in self.__slots__ if name not in {"declared", "allotments", "freezes", *_BOUNDS})
+        return (
+            all(getattr(self, name) is getattr(before, name) for name in others)
+            and self._bounds_the_same(before, organization)
+            and self._declares_the_same(before, issuers)
+            and self._allots_the_same(before, organization)
+        )
+
+    def _bounds_the_same(self, before: Index, organization: str) -> bool:
+        return (
+            self.lifetime == before.lifetime
+            and self.ceilings_of(organization) == before.ceilings_of(organization)
+            and (self.freezes is before.freezes or self.freezes_of(organization) == before.freezes_of(organization))
+        )
+
+    def _declares_the_same(self, before: Index, issuers: Iterable[str]) -> bool:
+        if self.declared is None or self.declared is before.declared:
+            return True
+        told = before.declared
+        return told is not None and all(self.declared.get(issuer) == told.get(issuer) for issuer in issuers)
+
+    def _allots_the_same(self, before: Index, organization: str) -> bool:
+        if self.allotments is None or self.allotments is before.allotments:
+            return True
+        nothing: Holdings[str] = Holdings()
+        allotted = self.allotments.get(organization, nothing)
+        told = None if before.allotments is None else before.allotments.get(organization, nothing)
+        return allotted is None or allotted == told
+
     def provider_of(self, issuer: str) -> Provider | None:
         """The kind of a declared issuer, where it can be read."""
         declared = (self.declared or {}).get(issuer)
@@ -81,6 +138,9 @@ class Index:
         else:
             return True
         return False
+
+
+_BOUNDS: Final = ("lifetime", "everybodys", "ceilings")
 
 
 def compile_index(
