@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -26,8 +27,7 @@ from broker.gateway import Gateway
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
 from broker.minting import Minter, SigningKey, SigningKeys
-from broker.policy.files import load as load_policies
-from broker.policy.model import Policies
+from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
@@ -55,7 +55,12 @@ def create_app(
     """
     chosen = given or settings.load()
     logs.configure(chosen.log_level)
-    policies = load_policies(chosen.policies, allow_loopback_issuers=chosen.allow_loopback_issuers)
+    policies = PoliciesInForce(
+        chosen.policies,
+        allow_loopback_issuers=chosen.allow_loopback_issuers,
+        stale_after_seconds=chosen.policies_stale_after_hours * 3600,
+        clock=clock,
+    )
     parts = _Parts(chosen, policies, read_signing_keys(chosen.signing_keys), clock, issuers)
     app = Starlette(
         routes=parts.routes,
@@ -74,7 +79,7 @@ class _Parts:
     def __init__(
         self,
         chosen: Settings,
-        policies: Policies,
+        policies: PoliciesInForce,
         signing: SigningKeys,
         clock: Callable[[], float],
         issuers: httpx.AsyncBaseTransport | None,
@@ -89,7 +94,7 @@ class _Parts:
         self.exchange = Exchange(
             audience=chosen.audience,
             exchanges_per_minute=chosen.exchanges_per_minute,
-            policies=lambda: self.policies,
+            policies=lambda: policies.current,
             keys=self.keys,
             minter=minter,
             state=self.state,
@@ -97,7 +102,7 @@ class _Parts:
             publish_record=logs.attempt,
         )
         self.gateway = Gateway(
-            policies=lambda: self.policies,
+            policies=lambda: policies.current,
             minter=minter,
             state=self.state,
             registry=Registry(
@@ -114,28 +119,44 @@ class _Parts:
         self.routes: list[BaseRoute] = [
             *publishing.routes(self.exchange, chosen.upload_path),
             *uploads.routes(self.gateway, chosen.upload_path),
-            *operations.routes(self.exchange),
+            *operations.routes(self.exchange, policies),
         ]
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Keeps issuers' keys fresh while the application lives; then closes what it opened."""
+        """Keeps policies current and issuers' keys fresh while the application lives; then closes what it opened."""
         if self.chosen.public_url.startswith("http:"):
             logs.logger().warning(
                 "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
             )
         if self.chosen.allow_loopback_issuers:
             logs.logger().warning("loopback issuers are allowed: never so in production")
-        fresh = asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.issuers))
+        work = [
+            asyncio.create_task(self.policies.keep_current()),
+            asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
+        ]
         try:
-            yield
+            with _on_hangup(self.policies.read_again):
+                yield
         finally:
-            fresh.cancel()
-            await asyncio.gather(fresh, return_exceptions=True)
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
             await self.state.close()
+
+
+@contextlib.contextmanager
+def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
+    """Does this at SIGHUP, instead of ending."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, call)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:

@@ -84,6 +84,7 @@ class Exchange:
         # was spent and forgotten since, or found later, is still good.
         now, policies = self.clock(), self.policies()
         attempt.generation = policies.generation
+        matching.require_current(policies, now)
         unverified = tokens.peek(text)
         attempt.issuer = unverified.issuer[: tokens.LONGEST_CLAIM]
         issuer = matching.find_issuer(policies, unverified.issuer)

@@ -291,6 +291,16 @@ class StateUnavailable(Refusal):
     remedy = "Try again shortly. The operator finds the cause in `/readyz` and in the log."
 
 
+class PoliciesStale(Refusal):
+    """The policy files have been broken for so long that the last good ones decide no more."""
+
+    code, status = "policies-stale", 503
+    remedy = (
+        "The operator finds the mistakes in the log and with `broker check`, and the stated time in "
+        "`BROKER_POLICIES_STALE_AFTER_HOURS`. Try again once they are mended."
+    )
+
+
 # --- The upload token ------------------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,12 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
 
     policies: Path = Field(default=Path("policies"), description="The folder of policies.")
+    policies_stale_after_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=720,
+        description="How long the last good policies decide while the files are broken; then everything is denied.",
+    )
     public_url: Annotated[str, AfterValidator(_origin)] = Field(
         description="What clients see, such as `https://upload.acme.example`; `iss` of the upload tokens."
     )

@@ -23,6 +23,7 @@ from broker.gateway.package import check
 from broker.gateway.registry import Answer, Registry
 from broker.minting import Minter, UploadToken
 from broker.patterns import Projects, intersect, normalise
+from broker.policy.matching import require_current
 from broker.policy.model import Policies
 from broker.state import LONGEST_UPLOAD_SECONDS, State
 
@@ -116,12 +117,13 @@ class Gateway:
 
         Raises:
             ExpiredUploadToken: the upload was begun in time, and took too long since.
-            RevokedToken, IssuerDisabled; and those of `matching.grant`.
+            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
         """
         attempt.issuer, attempt.identity = token.identity.issuer, token.identity
         attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
         policies, now = self.policies(), self.clock()
         attempt.generation = policies.generation
+        require_current(policies, now)
         if now >= token.expires_at + LONGEST_UPLOAD_SECONDS:  # from here on, a revocation of it may be forgotten
             raise refusals.ExpiredUploadToken("the upload went on for too long after its token expired")
         if await self.state.is_revoked(token.id):

@@ -60,6 +60,16 @@ class Considered:
         return f"{self.publisher.id}: {self.mismatch or 'matches'}"
 
 
+def require_current(policies: Policies, now: float) -> None:
+    """Lets policies decide that are those of their files, or were so not too long ago.
+
+    Raises:
+        PoliciesStale
+    """
+    if policies.denied_from is not None and now >= policies.denied_from:
+        raise refusals.PoliciesStale
+
+
 def find_issuer(policies: Policies, url: str) -> Issuer:
     """The configured issuer of that URL.
 

@@ -120,6 +120,8 @@ class Policies:
     """(issuer name, folded name as `Trust.lookup` gives it) -> the publishers found by it, in a stable order."""
     default_lifetime_seconds: int = SHORTEST_LIFETIME_SECONDS
     longest_lifetime_seconds: int = 3600
+    denied_from: float | None = None
+    """Epoch seconds from which these decide nothing more, for their files cannot be loaded; None while they can."""
 
 
 def is_past(until: date | None, now: float) -> bool:

@@ -8,10 +8,12 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.exchange import Exchange
+from broker.policy.matching import require_current
+from broker.reload import PoliciesInForce
 from broker.web.answers import Json, tell_operator
 
 
-def routes(exchange: Exchange) -> list[Route]:
+def routes(exchange: Exchange, in_force: PoliciesInForce) -> list[Route]:
     """`/healthz` answers for the process alone; `/readyz` for what it needs, and says why it is not ready."""
 
     async def healthz(_: Request) -> Response:
@@ -30,11 +32,25 @@ def routes(exchange: Exchange) -> list[Route]:
             "status": "not ready" if problems else "ready",
             "problems": problems,
             "generation": policies.generation,
+            "policies": _standing(in_force, exchange.clock()),
             "issuers": issuers,
         }
         return Json(body, 503 if problems else 200)
 
     return [Route("/healthz", healthz, methods=["GET"]), Route("/readyz", readyz, methods=["GET"])]
+
+
+def _standing(in_force: PoliciesInForce, now: float) -> dict[str, object]:
+    """Whether they are those of the files. Which mistakes those have is for the log: anybody may ask this route."""
+    failing = in_force.failing
+    if failing is None:
+        return {"current": True}
+    return {
+        "current": False,
+        "failing_seconds": round(now - failing.since),
+        "mistakes": len(failing.errors.errors),
+        "denied_in_seconds": max(0, round(failing.denied_from - now)),
+    }
 
 
 async def _problems(exchange: Exchange, attempt_id: str) -> list[str]:
@@ -44,7 +60,12 @@ async def _problems(exchange: Exchange, attempt_id: str) -> list[str]:
     except refusals.StateUnavailable as refusal:
         tell_operator(refusal, attempt_id)  # why, with addresses and paths: not for everybody who may ask this route
         problems.append("state cannot be reached")
-    issuers = [issuer for issuer in exchange.policies().issuers.values() if not issuer.disabled]
+    policies = exchange.policies()
+    try:
+        require_current(policies, exchange.clock())
+    except refusals.PoliciesStale:
+        problems.append("the policies cannot be loaded, and the last good ones are too old to decide")
+    issuers = [issuer for issuer in policies.issuers.values() if not issuer.disabled]
     # One issuer's outage must not take every replica out of service: the others' jobs still publish.
     if not any(exchange.keys.freshness(issuer).usable for issuer in issuers):
         problems.append("no issuer has usable keys" if issuers else "the policies name no issuer")
