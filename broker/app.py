@@ -150,13 +150,15 @@ class _Parts:
 
 @contextlib.contextmanager
 def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
-    """Does this at SIGHUP, instead of ending."""
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, call)
+    """Does this at SIGHUP, instead of ending; nothing where there are no such signals, or another thread gets them."""
+    loop, unable = asyncio.get_running_loop(), (AttributeError, NotImplementedError, RuntimeError, ValueError)
+    with contextlib.suppress(*unable):
+        loop.add_signal_handler(signal.SIGHUP, call)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
+        with contextlib.suppress(*unable):
+            loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:

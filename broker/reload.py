@@ -7,8 +7,8 @@ Laws:
   log tell; then everything is denied, until the files are mended.
 - What is loaded stood on the disk all at one moment: it is looked at before and after, and read again if that differs.
 
-Changes are found by looking (ADR 20): one look sees an edited file, a ConfigMap's swapped link, a folder that is a swapped
-link itself, and all that on file systems that tell of nothing.
+Changes are found by looking (ADR 20): one look sees an edited file, a ConfigMap's swapped link, and a folder that is a
+swapped link itself, also on file systems that tell of nothing.
 """
 
 from __future__ import annotations

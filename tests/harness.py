@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import time
@@ -97,6 +98,14 @@ class Broker:
         answer = await self.mint(self.ci.token(issuer, **changes))
         assert answer.status_code == 200, answer.text
         return str(answer.json()["token"])
+
+    async def break_policies(self) -> None:
+        """Breaks a policy file, and waits until the broker knows."""
+        (self.folder / "policies" / "index.yaml").write_text("issuers: [", encoding="utf-8")
+        known = False
+        while not known:
+            await asyncio.sleep(0.05)
+            known = not (await self.client.get("/readyz")).json()["policies"]["current"]
 
     async def records(self) -> list[dict[str, Any]]:
         """All audit records, oldest first."""

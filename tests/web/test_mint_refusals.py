@@ -93,6 +93,11 @@ def seconds(**offsets: int) -> Ask:
     return lambda broker: broker.mint(broker.ci.token("github", **{name: now + at for name, at in offsets.items()}))
 
 
+async def after_policies_broke(broker: Broker) -> httpx.Response:
+    await broker.break_policies()
+    return await broker.mint(broker.ci.token())
+
+
 DOWN = httpx.MockTransport(lambda _: httpx.Response(500))
 
 ROWS = [
@@ -136,6 +141,7 @@ ROWS = [
     Row(code="rate-limited", status=429, ask=two_runs, settings=(("exchanges_per_minute", 1),)),
     Row(code="replayed-token", status=422, ask=twice),
     Row(code="revoked-token", status=403, ask=after_burning),
+    Row(code="policies-stale", status=503, ask=after_policies_broke, settings=(("policies_stale_after_hours", 0),)),
     Row(code="state-unavailable", status=503, ask=while_state_is_locked, recorded=False),
 ]
 

@@ -92,6 +92,12 @@ async def without_a_spool(broker: Broker) -> httpx.Response:
     return await send(broker, upload())
 
 
+async def after_policies_broke(broker: Broker) -> httpx.Response:
+    token = await broker.minted()
+    await broker.break_policies()
+    return await send(broker, upload(), token)
+
+
 OTHER_INSIDE = pack_wheel(
     wheel_entries() | {"acme_widgets-1.0.dist-info/METADATA": b"Metadata-Version: 2.4\nName: victim\nVersion: 1.0\n"}
 )
@@ -102,6 +108,7 @@ ROWS = [
     Row(code="no-credentials", status=401, ask=without_credentials),
     Row(code="invalid-upload-token", status=403, ask=lambda b: send(b, upload(), "hunter2")),
     Row(code="expired-upload-token", status=403, ask=long_after),
+    Row(code="policies-stale", status=503, ask=after_policies_broke, settings=(("policies_stale_after_hours", 0),)),
     Row(code="revoked-token", status=403, ask=after_burning),
     Row(code="project-not-granted", status=403, ask=with_fields(name="victim")),
     Row(code="malformed-upload", status=400, ask=lambda b: send(b, upload(), Content_Type="text/plain")),
