@@ -131,6 +131,7 @@ class _Parts:
             )
         if self.chosen.allow_loopback_issuers:
             logs.logger().warning("loopback issuers are allowed: never so in production")
+        self.policies.tell("loaded")
         work = [
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),

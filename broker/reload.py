@@ -166,9 +166,9 @@ class PoliciesInForce:
             news = "reloaded" if loaded is not self.current else "unchanged" if anew else ""
             self.current, self.failing, self._told = loaded, None, None
             if news:
-                self.tell(news, time.perf_counter() - began)
+                self.tell(news, milliseconds=round((time.perf_counter() - began) * 1000))
 
-    def tell(self, news: str, took_seconds: float) -> None:
+    def tell(self, news: str, **more: object) -> None:
         """Logs which policies are in force."""
         organizations = self.current.organizations.values()
         logger().info(
@@ -176,7 +176,7 @@ class PoliciesInForce:
             generation=self.current.generation,
             organizations=len(organizations),
             publishers=sum(len(one.publishers) for one in organizations),
-            milliseconds=round(took_seconds * 1000),
+            **more,
         )
 
     def _read(self, *, anew: bool) -> Policies:

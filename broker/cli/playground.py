@@ -64,7 +64,7 @@ def _explain(playground: Playground, page: Page) -> None:
     for name, where in (
         ("broker", f"{playground.upload_url}   log: {folder / 'broker.log'}"),
         ("registry", f"{playground.registry.url}/simple/   files: {playground.registry.packages}"),
-        ("policies", f"{playground.policies}   (read at start)"),
+        ("policies", f"{playground.policies}   (edit them: read again at once)"),
         ("state", playground.state_url),
     ):
         page.line(f"  {name:<9} {where}")

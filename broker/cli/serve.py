@@ -7,15 +7,18 @@ import asyncio
 import contextlib
 import gc
 import os
+import signal
 import socket
 import sys
 from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
 
 from broker import settings
 from broker.app import create_app
+from broker.logs import logger
 from broker.policy.errors import PolicyErrors
 from broker.refusals import StateUnavailable
 from broker.settings import PREFIX, Settings, SettingsError
@@ -125,13 +128,32 @@ def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
         _tune_interpreter()
         uvicorn.run(app, **server)  # type: ignore[arg-type]  # keywords as uvicorn names them
     else:
-        uvicorn.run("broker.cli.serve:worker", factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
+        config = uvicorn.Config("broker.cli.serve:worker", factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
+        Workers(config, [config.bind_socket()]).run()
     return 0
 
 
+class Workers(Multiprocess):
+    """uvicorn's worker processes, but that SIGHUP has each read the policies again, instead of starting all anew."""
+
+    def handle_hup(self) -> None:
+        """Hands the signal on."""
+        for pid in filter(None, [process.pid for process in self.processes]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGHUP)
+
+
 def worker() -> Starlette:
-    """What each of several worker processes serves."""
-    app = create_app()
+    """What each of several worker processes serves.
+
+    Where policies were broken since the others began, it ends, is started again, and leaves the work to those.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until policies are loaded, and it asks to load them again
+    try:
+        app = create_app()
+    except PolicyErrors as errors:
+        logger().error("worker not started", explained=errors.explained(most=MISTAKES_ON_A_SCREEN))
+        sys.exit(1)
     _tune_interpreter()
     return app
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import json
+import signal
 import socket
 import sqlite3
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -20,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
 )
+from uvicorn.config import STARTUP_FAILURE
 
 from broker.audit import Record
 from broker.cli import main, serve
@@ -258,6 +264,40 @@ def test_the_env_file_flag_is_for_workers_too(tmp_path: Path, capsys: pytest.Cap
     assert "nowhere.env" in capsys.readouterr().err
 
 
+@pytest.fixture(name="_hangup")
+def _keep_hangup() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("_hangup")
+def test_a_worker_that_finds_broken_policies_ends_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Others may still have good ones. Its status is not the one by which uvicorn would end them all."""
+    values = write(tmp_path)
+    misspelt_field(tmp_path, values)
+    with environment(**values), pytest.raises(SystemExit) as ended:
+        serve.worker()
+    assert ended.value.code == 1 != STARTUP_FAILURE
+    told = capsys.readouterr()
+    assert "publishers.widgets-release.workflows" in json.loads(told.out)["explained"]
+    assert told.err == ""
+
+
+def test_a_hangup_is_handed_on_to_each_worker() -> None:
+    workers = serve.Workers.__new__(serve.Workers)  # its own signal handlers are not for this process
+    with subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdout=-1, stdin=-1) as one:
+        assert one.stdout is not None
+        one.stdout.readline()
+        workers.processes = [SimpleNamespace(pid=one.pid)]  # type: ignore[list-item]  # all that is asked of it
+        workers.handle_hup()
+        assert one.wait(30) == -signal.SIGHUP
+    workers.handle_hup()  # it is gone, and that is no error
+
+
+@pytest.mark.usefixtures("_hangup")
 def test_a_worker_serves_what_the_environment_says(tmp_path: Path) -> None:
     before = gc.get_threshold()
     try:
