@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from benchmarks.exchange import Exchanges, Measured
+from benchmarks.policies import Policies
 from benchmarks.upload import AT_ONCE, Uploads
 
 EXCHANGE_TARGETS: Final = {"broker + SQLite": 0.4, "broker + Redis": 0.3}
@@ -15,6 +16,9 @@ UPLOAD_RATIO: Final = 1.6
 """At most, of the time straight to the registry."""
 UPLOAD_MEMORY_MB: Final = 30
 """At most, over idle."""
+RELOAD_MS: Final = 100
+SAME: Final = 1.25
+"""What two figures of one machine may differ by and still be called the same."""
 
 
 def exchanges(seen: Exchanges) -> str:
@@ -86,6 +90,58 @@ def uploads(seen: Uploads) -> str:
         f"## Uploads, medians of {len(seen.straight)} interleaved rounds\n\n{table}\n\n"
         f"Registry: pypiserver on gunicorn. Processor time of the broker: {seen.cpu_seconds:.2f} s an upload.\n\n"
         f"{per_round}\n\n" + "\n".join(met) + "\n"
+    )
+
+
+def policies(seen: Policies) -> str:
+    """The benchmark of many organizations."""
+    few, *_, many = seen.folders
+    table = _table(
+        ("organizations", "load s", "memory MB", "MB a thousand", "look ms", "reload ms", "decision µs"),
+        [
+            (
+                f"{one.organizations:,}",
+                f"{one.load_seconds:.2f}",
+                f"{one.memory_mb:.0f}",
+                f"{one.memory_mb / one.organizations * 1000:.1f}",
+                f"{one.look_ms:.1f}",
+                f"{one.reload_ms:.1f}",
+                f"{one.decision_us:.1f}",
+            )
+            for one in seen.folders
+        ],
+    )
+    kinds = zip(
+        (f"{few.organizations:,}", f"{many.organizations:,}", f"{many.organizations:,}, a file changing"),
+        zip(*seen.rounds, strict=True),
+        strict=True,
+    )
+    latency = _table(
+        ("organizations", "exchanges/s", "p50 ms", "p99 ms"),
+        [
+            (
+                name,
+                f"{_median(one.rate for one in taken):,.0f}",
+                f"{_median(one.p50_ms for one in taken):.2f}",
+                f"{_median(one.p99_ms for one in taken):.2f}",
+            )
+            for name, taken in kinds
+        ],
+    )
+    slower = _median(changing.p50_ms / still.p50_ms for _, still, changing in seen.rounds)
+    slowest = _median(changing.p99_ms / still.p99_ms for _, still, changing in seen.rounds)
+    met = [
+        _met(f"a reload after one changed file within {RELOAD_MS} ms", many.reload_ms <= RELOAD_MS),
+        _met(f"a decision costs what it costs with few, within {SAME:.0%}", many.decision_us <= few.decision_us * SAME),
+        _met(f"an exchange beside reloads takes no longer, within {SAME:.0%}", slower <= SAME),
+        _met(f"memory is linear, within {SAME:.0%}", seen.linear <= SAME),
+    ]
+    return (
+        f"## Policies, ten publishers an organization\n\n{table}\n\n"
+        f"{latency}\n\nMedians of {len(seen.rounds)} interleaved rounds. Beside reloads, p50 is {slower:.2f} and p99 "
+        f"{slowest:.2f} of what it is without. {len(seen.reloads_ms)} reloads under load, 200 ms of settling included: median "
+        f"{_median(seen.reloads_ms):.0f} ms, longest {max(seen.reloads_ms):.0f} ms. Memory of that broker after all: "
+        f"{seen.memory_mb:.0f} MB.\n\n" + "\n".join(met) + "\n"
     )
 
 

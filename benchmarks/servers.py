@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from benchmarks.measuring import BenchmarkError
-from benchmarks.organizations import write_policies
+from benchmarks.organizations import ORGANIZATIONS, write_policies
 from broker.playground.ci import FakeCI
 from broker.playground.claims import AUDIENCE
 from broker.playground.processes import Command, free_port, running
@@ -83,7 +83,14 @@ def redis(folder: Path) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def broker(
-    name: str, folder: Path, ci: FakeCI, state_url: str, *, registry: Mapping[str, str], helpers: tuple[int, ...] = ()
+    name: str,
+    folder: Path,
+    ci: FakeCI,
+    state_url: str,
+    *,
+    registry: Mapping[str, str],
+    helpers: tuple[int, ...] = (),
+    organizations: int = ORGANIZATIONS,
 ) -> Iterator[Server]:
     """The broker as `broker serve` runs it, one process, with everything on.
 
@@ -93,7 +100,7 @@ def broker(
     """
     home = folder / name.replace(" ", "-").replace("+", "and")
     (home / "spool").mkdir(parents=True)
-    write_policies(home / "policies", ci)
+    write_policies(home / "policies", ci, organizations)
     key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (home / "signing.pem").write_bytes(key)
     port = free_port()
@@ -111,7 +118,13 @@ def broker(
         **registry,
     }
     command = Command(
-        name=name, module="broker", arguments=["serve"], environment=environment, folder=home, log=home / "broker.log"
+        name=name,
+        module="broker",
+        arguments=["serve"],
+        environment=environment,
+        folder=home,
+        log=home / "broker.log",
+        start_seconds=60 + organizations / 50,
     )
     origin = f"http://127.0.0.1:{port}"
     with running(command, lambda: answers(f"{origin}/readyz")) as process:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.patterns import Projects
@@ -45,6 +45,7 @@ def overlapping(world: World) -> bool:
 CHANGES = st.tuples(st.sampled_from("wxy"), st.frozensets(st.sampled_from(PATTERNS), max_size=2))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(CHANGES, min_size=1, max_size=2), min_size=1, max_size=8))
 def test_overlaps_are_told_after_any_history_as_at_first_sight(
     history: list[list[tuple[str, frozenset[str]]]],
