@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
-from benchmarks.organizations import claims_of
+from benchmarks.organizations import ORGANIZATIONS, claims_of
 from broker.playground.ci import FakeCI
 
 SIGNERS: Final = 2
@@ -30,13 +31,13 @@ class Signers:
         self._pool = ProcessPoolExecutor(SIGNERS, mp_context=multiprocessing.get_context("fork"))
         self._pool.submit(int).result()
 
-    def write(self, ci: FakeCI, paths: list[Path], each: int) -> None:
+    def write(self, ci: FakeCI, paths: list[Path], each: int, organizations: int = ORGANIZATIONS) -> None:
         """Writes files of identity tokens, one a line, and says how far it is."""
         started, total = time.monotonic(), len(paths) * each
         told = -1
         for index, path in enumerate(paths):
-            sizes = [min(BATCH, each - start) for start in range(0, each, BATCH)]
-            batches = self._pool.map(_sign, [ci.urls["github"]] * len(sizes), sizes)
+            jobs = [range(start, min(start + BATCH, each)) for start in range(0, each, BATCH)]
+            batches = self._pool.map(_sign, repeat(ci.urls["github"]), jobs, repeat(organizations))
             with path.open("w", encoding="ascii") as file:
                 done = index * each
                 for batch in batches:
@@ -62,6 +63,7 @@ def signers() -> Iterator[Signers]:
         pool.close()
 
 
-def _sign(url: str, count: int) -> list[str]:
+def _sign(url: str, jobs: range, organizations: int) -> list[str]:
     ci, now = FakeCI(github=url), int(time.time())
-    return [ci.token("github", **claims_of(index), iat=now, exp=now + LIFETIME_SECONDS) for index in range(count)]
+    expires_at = now + LIFETIME_SECONDS
+    return [ci.token("github", **claims_of(index, organizations), iat=now, exp=expires_at) for index in jobs]

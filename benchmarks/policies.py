@@ -35,7 +35,7 @@ from broker.policy.model import Policies as Loaded
 from broker.policy.rehearsal import rehearse
 from broker.reload import YOUNG_SECONDS, look
 
-CONNECTIONS: Final = 8
+CONNECTIONS: Final = 4
 """Few: what is asked is how long one exchange takes, not how long the queue is."""
 TOKENS_A_SECOND: Final = 3000
 """More than a broker takes."""
@@ -56,7 +56,7 @@ class Folder:
     reload_ms: float
     """One file changed: from reading it to the new policies, with the look that follows. Median."""
     decision_us: float
-    """Steps 5 to 8 of an exchange. The least of some rounds."""
+    """Steps 5 to 8 of an exchange, each of another organization: with many, the processor's caches hold few of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,16 +90,18 @@ def measure(folder: Path, *, rounds: int, seconds: int, organizations: int) -> P
     with signers() as signing, serving_ci() as ci:
         sizes = (ORGANIZATIONS, organizations // 2, organizations)
         folders = tuple(_folder(folder / str(size), ci, size) for size in sizes)
-        slices = [folder / f"slice-{number}" for number in range(3 * (rounds + 1))]
-        signing.write(ci, slices, TOKENS_A_SECOND * seconds)
+        for_few = [folder / f"few-{number}" for number in range(rounds + 1)]
+        for_many = [folder / f"many-{number}" for number in range(2 * (rounds + 1))]
+        signing.write(ci, for_few, TOKENS_A_SECOND * seconds)
+        signing.write(ci, for_many, TOKENS_A_SECOND * seconds, organizations)
         with _broker("few", folder, ci, ORGANIZATIONS) as few, _broker("many", folder, ci, organizations) as many:
             taken = []
             for number in range(rounds + 1):
                 print(f"  {f'round {number} of {rounds}' if number else 'warming up'}", file=sys.stderr)
-                tokens = iter(slices[3 * number : 3 * number + 3])
-                alone = (_load(few, next(tokens), seconds), _load(many, next(tokens), seconds))
+                still, changing = for_many[2 * number : 2 * number + 2]
+                alone = (_load(few, for_few[number], seconds), _load(many, still, seconds))
                 with _changing(file_of(many.log.parent / "policies", organizations - 1)):
-                    taken.append((*alone, _load(many, next(tokens), seconds)))
+                    taken.append((*alone, _load(many, changing, seconds)))
             return Policies(
                 folders=folders, rounds=tuple(taken[1:]), reloads_ms=_reloads_ms(many), memory_mb=memory_mb(many.pid)
             )

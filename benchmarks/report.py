@@ -95,7 +95,7 @@ def uploads(seen: Uploads) -> str:
 
 def policies(seen: Policies) -> str:
     """The benchmark of many organizations."""
-    few, *_, many = seen.folders
+    smallest, *_, many = seen.folders
     table = _table(
         ("organizations", "load s", "memory MB", "MB a thousand", "look ms", "reload ms", "decision µs"),
         [
@@ -112,7 +112,7 @@ def policies(seen: Policies) -> str:
         ],
     )
     kinds = zip(
-        (f"{few.organizations:,}", f"{many.organizations:,}", f"{many.organizations:,}, a file changing"),
+        (f"{smallest.organizations:,}", f"{many.organizations:,}", f"{many.organizations:,}, a file changing"),
         zip(*seen.rounds, strict=True),
         strict=True,
     )
@@ -128,18 +128,19 @@ def policies(seen: Policies) -> str:
             for name, taken in kinds
         ],
     )
+    dearer = _median(still.p50_ms / few.p50_ms for few, still, _ in seen.rounds)
     slower = _median(changing.p50_ms / still.p50_ms for _, still, changing in seen.rounds)
     slowest = _median(changing.p99_ms / still.p99_ms for _, still, changing in seen.rounds)
     met = [
         _met(f"a reload after one changed file within {RELOAD_MS} ms", many.reload_ms <= RELOAD_MS),
-        _met(f"a decision costs what it costs with few, within {SAME:.0%}", many.decision_us <= few.decision_us * SAME),
-        _met(f"an exchange beside reloads takes no longer, within {SAME:.0%}", slower <= SAME),
+        _met(f"an exchange takes what it takes with few, within {SAME:.0%}", dearer <= SAME),
+        _met(f"and beside reloads what it takes without, p50 and p99 within {SAME:.0%}", max(slower, slowest) <= SAME),
         _met(f"memory is linear, within {SAME:.0%}", seen.linear <= SAME),
     ]
     return (
         f"## Policies, ten publishers an organization\n\n{table}\n\n"
-        f"{latency}\n\nMedians of {len(seen.rounds)} interleaved rounds. Beside reloads, p50 is {slower:.2f} and p99 "
-        f"{slowest:.2f} of what it is without. {len(seen.reloads_ms)} reloads under load, 200 ms of settling included: "
+        f"{latency}\n\nMedians of {len(seen.rounds)} interleaved rounds. With many, p50 is {dearer:.2f} of what it is with "
+        f"few. Beside reloads, p50 is {slower:.2f} and p99 {slowest:.2f} of what it is without. {len(seen.reloads_ms)} reloads under load, 200 ms of settling included: "
         f"median {_median(seen.reloads_ms):.0f} ms, longest {max(seen.reloads_ms):.0f} ms. Memory of that broker after "
         f"all: {seen.memory_mb:.0f} MB.\n\n" + "\n".join(met) + "\n"
     )

@@ -137,6 +137,8 @@ class Loader:
         before = self._kept.get(file)
         if before is not None and before.beside is not index and not _stands(before, index):
             before = None
+        if before is not None and before.stamp is not None and before.stamp == listing.stamps.get(file):
+            return before  # as nearly always: `_read` would say the same
         return self._read(file, listing, before, index, compiled)
 
     def _read(
