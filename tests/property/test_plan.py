@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 
@@ -13,8 +15,14 @@ from broker.refusals import Refusal
 from tests.fakes import NOW, granted
 from tests.property.universes import MOMENTS, NAMES, every_run, signed, worlds
 
+NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+
 some = settings(
-    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=5000 if NIGHTLY else 100,  # each tries some thousand runs
+    deadline=None,
+    derandomize=not NIGHTLY,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 
 
