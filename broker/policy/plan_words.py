@@ -45,7 +45,8 @@ def conditions_of(
 
 
 def _is_written(trust: Trust, rule: Rule) -> bool:
-    return rule.field in trust.model_fields_set
+    """'claims.ref' stands in the field `claims`."""
+    return rule.field.partition(".")[0] in trust.model_fields_set
 
 
 def _is_telling(rule: Rule, dimension: Dimension) -> bool:

@@ -110,8 +110,11 @@ def home(trust: Trust, values: Mapping[str, Values]) -> Identity | None:
 
 
 def telling(run: Identity, values: Mapping[str, Value]) -> Identity:
-    """The same run with other values."""
-    return type(run).from_claims({**run.as_claims(), **values})
+    """The same run with other values, under the names that `as_claims` has for them."""
+    if all(hasattr(run, field) for field in values):
+        return dataclasses.replace(run, **values)
+    claims = {**run.as_claims(), **values}
+    return type(run).from_claims({name: value for name, value in claims.items() if value is not None})
 
 
 def admits(trust: Trust, run: Identity, field: str) -> Callable[[Value], bool]:

@@ -197,11 +197,6 @@ class GenericDeclaration(Declaration):
             claims=tuple(told.items()),
         )
 
-    def itself(self) -> str | None:
-        """The field of identities that is the actor's id, where that is one of the source's."""
-        first, *others = self.ids
-        return {first: "source_id", **{name: f"{_PREFIX}{name}" for name in others}}.get(self.actor)
-
     def rules(self) -> tuple[Rule, ...]:
         """How an issuer's publishers are compared with its runs."""
         first, *others = self.ids
@@ -233,7 +228,8 @@ def _provider_of(declaration: GenericDeclaration) -> Provider:
     claims = (dict[names, Text], Field(description=GenericTrust.model_fields["claims"].description))  # type: ignore[valid-type] # likewise
     trust = create_model("DeclaredTrust", __base__=GenericTrust, claims=claims)
     trust.declaration, trust.rules = declaration.hash, declaration.rules()
-    trust.never, trust.itself = (HUMAN if declaration.unattended else MACHINE,), declaration.itself()
+    trust.never = (HUMAN if declaration.unattended else MACHINE,)
+    trust.itself = next((rule.of for rule in trust.rules if _bare(rule.field) == declaration.actor), None)
     return dataclasses.replace(
         PROVIDER, trust=trust, read=declaration.read, example=declaration.example, declaration=None
     )
