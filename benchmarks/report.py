@@ -139,8 +139,9 @@ def policies(seen: Policies) -> str:
     ]
     return (
         f"## Policies, ten publishers an organization\n\n{table}\n\n"
-        f"{latency}\n\nMedians of {len(seen.rounds)} interleaved rounds. With many, p50 is {dearer:.2f} of what it is with "
-        f"few. Beside reloads, p50 is {slower:.2f} and p99 {slowest:.2f} of what it is without. {len(seen.reloads_ms)} reloads under load, 200 ms of settling included: "
+        f"{latency}\n\nMedians of {len(seen.rounds)} interleaved rounds. With many, p50 is {dearer:.2f} of what it is "
+        f"with few. Beside reloads, p50 is {slower:.2f} and p99 {slowest:.2f} of what it is without. "
+        f"{len(seen.reloads_ms)} reloads under load, 200 ms of settling included: "
         f"median {_median(seen.reloads_ms):.0f} ms, longest {max(seen.reloads_ms):.0f} ms. Memory of that broker after "
         f"all: {seen.memory_mb:.0f} MB.\n\n" + "\n".join(met) + "\n"
     )

@@ -57,7 +57,7 @@ def _sections(explanation: Explanation, policies: Policies, told: Told) -> Itera
             [
                 f"projects {', '.join(sorted(map(str, grant.projects)))}",
                 f"by {', '.join(one.id for one in grant.publishers)} for {', '.join(grant.members)}",
-                f"an upload token lives {policies.default_lifetime_seconds} s",
+                f"an upload token lives {grant.lifetime_seconds} s",
             ],
         )
 
@@ -137,7 +137,7 @@ def as_json(explanation: Explanation, policies: Policies, told: Told) -> str:
             "projects": sorted(map(str, grant.projects)),
             "publishers": [one.id for one in grant.publishers],
             "members": list(grant.members),
-            "lifetime_seconds": policies.default_lifetime_seconds,
+            "lifetime_seconds": grant.lifetime_seconds,
         },
         "notes": list(told.notes),
         "assumed": list(told.assumed),

@@ -23,8 +23,9 @@ def moments(organizations: Iterable[Organization], publishers: Iterable[Publishe
 
 
 def _of_organization(organization: Organization) -> Iterator[float]:
+    for freeze in organization.freezes:
+        yield from (moment for moment in (freeze.begins, freeze.ends) if math.isfinite(moment))
     yield from _ends(member.until for member in organization.members.values())
-    yield from (turn for freeze in organization.freezes for turn in (freeze.begins, freeze.ends) if math.isfinite(turn))
 
 
 def _of_publishers(publishers: Iterable[Publisher]) -> Iterator[float]:

@@ -33,6 +33,11 @@ def settings_between(old: Policies, new: Policies) -> Iterator[Setting]:
             yield Setting(
                 path=f"index.yaml: lifetime.{name}", before=f"{before} s", after=f"{after} s", wider=after > before
             )
+    for name in sorted(old.organizations.keys() & new.organizations.keys()):
+        before, after = (one.organizations[name].lifetime_seconds for one in (old, new))
+        if before != after:
+            path = f"organizations/{name}.yaml: lifetime"
+            yield Setting(path=path, before=f"{before} s", after=f"{after} s", wider=after > before)
     one, other = (
         {issuer.url: issuer for issuer in policies.issuers.values() if not issuer.disabled} for policies in (old, new)
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from broker.cli.plan_text import MOST_LINES, as_markdown, as_text
-from broker.policy.model import Member, Policies, Publisher
+from broker.policy.model import Freeze, Member, Policies, Publisher
 from broker.policy.plan import plan
 from tests.fakes import NOW, issuer, member, organization, policies, projects, publisher, trust
 
@@ -347,3 +347,22 @@ def test_names_under_a_prefix_are_found_beside_those_that_are_mentioned() -> Non
     assert change.example.project == "acme-any2"
     assert isinstance(change.publisher, Publisher)
     assert change.publisher.projects == projects(*taken)
+
+
+def test_a_freeze_is_a_loss_for_as_long_as_it_holds() -> None:
+    def frozen(*freezes: Freeze) -> Policies:
+        return policies(replace(organization(publishers=(publisher("p0"),)), freezes=freezes))
+
+    noon = datetime(2027, 1, 20, 12, tzinfo=UTC).timestamp()
+    freeze = Freeze(reason="holidays", begins=noon, ends=noon + 3600)
+    assert told(frozen(), frozen(freeze)) == [f"{LOST} {IT}; from 2027-01-20T12:00Z until 2027-01-20T13:00Z (acme/p0)"]
+    assert told(frozen(freeze), frozen(replace(freeze, reason="other", by_operator=True))) == []
+    assert told(frozen(Freeze(reason="for good")), frozen()) == [f"{GAINED} {IT} (acme/p0)"]
+
+
+def test_how_long_an_organizations_tokens_live_is_a_setting() -> None:
+    longer, shorter = (policies(replace(organization(), lifetime_seconds=seconds)) for seconds in (1800, 900))
+    for old, new, wider in ((shorter, longer, True), (longer, shorter, False)):
+        found = plan(old, new, now=NOW)
+        assert found.changes == ()
+        assert [(one.path, one.wider) for one in found.settings] == [("organizations/acme.yaml: lifetime", wider)]

@@ -15,7 +15,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 from broker.playground.ci import IssuerName
-from broker.policy.model import Member, Organization, Policies, Publisher
+from broker.policy.model import Freeze, Member, Organization, Policies, Publisher
 from broker.providers import PROVIDERS, Identity
 from tests.fakes import NOW, identity, issuer, member, organization, policies, publisher, trust
 
@@ -35,6 +35,14 @@ DAYS: Final[tuple[date | None, ...]] = (
 MOMENTS: Final = (
     float(NOW),
     *(datetime.combine(TODAY + timedelta(days=ahead), time(), UTC).timestamp() for ahead in (1, 3, 4, 400)),
+)
+
+FREEZES: Final = (
+    (Freeze(reason="all"),),
+    (Freeze(reason="now", ends=MOMENTS[1]),),
+    (Freeze(reason="later", begins=MOMENTS[1], ends=MOMENTS[3]),),
+    (Freeze(reason="later", begins=MOMENTS[2]),),
+    (Freeze(reason="before", ends=MOMENTS[0]),),
 )
 
 REFS: Final = tuple(
@@ -175,10 +183,18 @@ def worlds(draw: st.DrawFn, kind: IssuerName) -> tuple[tuple[str, ...], Policies
     """The fields in which publishers vary, and two policies, mostly alike."""
     fields = tuple(draw(st.lists(st.sampled_from(sorted(TRUSTS[kind])), max_size=3, unique=True)))
     old = tuple(draw(_organizations(kind, fields)))
+    old = tuple(draw(_frozen(one)) for one in old)
     new = draw(st.one_of(_edited(kind, fields, old), _edited(kind, fields, old), _organizations(kind, fields)))
     switched_off = draw(st.sampled_from([(False, False)] * 20 + [(True, False), (False, True), (True, True)]))
-    both = [_policies(kind, some, off) for some, off in zip((old, tuple(new)), switched_off, strict=True)]
+    freezes = draw(st.sampled_from([*(one.freezes for one in old), ()]))
+    new = tuple(replace(one, freezes=freezes) for one in new)
+    both = [_policies(kind, some, off) for some, off in zip((old, new), switched_off, strict=True)]
     return fields, both[0], both[1]
+
+
+@st.composite
+def _frozen(draw: st.DrawFn, one: Organization) -> Organization:
+    return replace(one, freezes=draw(st.sampled_from([(), (), (), *FREEZES])))
 
 
 def _policies(kind: IssuerName, organizations: Sequence[Organization], off: bool) -> Policies:
