@@ -134,6 +134,43 @@ Outcome = Settled | OverLimit | Spent | PinTaken
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """One attempt's hold on a file's name, while it finds out whether the registry has it, and sends it on."""
+
+    name: str
+    """Of the file, and of the registry it is in."""
+    sha256: str
+    attempt: str
+    """Fences: what another attempt claimed since, this one can neither prolong nor conclude."""
+
+    def __post_init__(self) -> None:
+        """Refuses a claim that is nobody's; it is our own mistake.
+
+        Raises:
+            ValueError: the attempt has no id.
+        """
+        if not self.attempt:
+            raise ValueError("a claim is somebody's: it names its attempt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """Nobody else gets the name until the lease ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """Another attempt holds the name, or left it to the same bytes alone. Ask again shortly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The registry has a file of that name."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKeys:
     """An issuer's key set as it was fetched."""
 
@@ -176,6 +213,32 @@ class State(Protocol):
 
     async def is_revoked(self, token_id: str) -> bool:
         """Whether an upload token was revoked."""
+
+    async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
+        """Atomically: takes a file's name for `seconds`, unless it is written, or somebody else's.
+
+        Of any number of calls for one name, at any number of replicas, one is `Claimed` until that one concludes or its
+        lease ends. The same attempt again is `Claimed` again. A lease that ended says nothing of the registry: whoever
+        gets the name next must ask it.
+        """
+
+    async def renew(self, claim: Claim, *, now: float, seconds: float) -> bool:
+        """Makes a lease end `seconds` from `now`. False, with nothing changed, where it ended or is not the claim's."""
+
+    async def store(self, claim: Claim, sha256: str, *, now: float) -> bool:
+        """Concludes a claim: the registry has the file, with these bytes. False where it is not the claim's any more.
+
+        It is remembered as long as records are; then the name is as unknown as one that was never claimed. Repeated, it
+        is True again.
+        """
+
+    async def release(self, claim: Claim) -> None:
+        """Concludes a claim: the registry does not have the file. Does nothing where it is not the claim's any more."""
+
+    async def leave(self, claim: Claim) -> None:
+        """Concludes a claim of which nobody knows what the registry made: until its lease ends, the name can be claimed
+        for the same bytes alone, then for any. Does nothing where it is not the claim's any more.
+        """
 
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """Keeps an issuer's keys (by URL), so that a restart survives the issuer's outage. Newer ones stay."""

@@ -3,8 +3,9 @@
 What changes several things is one script (`redis_scripts`), on keys of one slot. Texts are sent as bytes.
 
 **Asked twice.** Where a connection breaks before the answer came, what is safe to repeat is asked once more, on a new
-connection and within the same deadline: all that reads, `store_keys`, and `settle`, for Redis remembers which attempt
-spent a token and answers it `Settled` again. `append` and `revoke` are not repeated, for a record could stand twice.
+connection and within the same deadline: all that reads, `store_keys`, what is done with a claim, and `settle`, for
+Redis remembers which attempt spent a token and answers it `Settled` again. `append` and `revoke` are not repeated, for
+a record could stand twice.
 
 **What an operator owes.** Redis must not forget what is spent: `maxmemory-policy noeviction` (`ping` refuses any
 other), persistence (`appendonly yes`), and with replicas `min-replicas-to-write 1`, as Redis answers before replicas
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +29,9 @@ from broker.refusals import StateUnavailable
 from broker.state import (
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
+    Busy,
+    Claim,
+    Claimed,
     Outcome,
     OverLimit,
     PinTaken,
@@ -34,6 +39,7 @@ from broker.state import (
     Settlement,
     Spent,
     StoredKeys,
+    Written,
 )
 from broker.state import redis_scripts as scripts
 from broker.state.encoding import to_bytes, to_text
@@ -131,6 +137,40 @@ class RedisState:
         """As `State.is_revoked`."""
         return bool(await self._command("EXISTS", self._key("revoked", token_id)))
 
+    async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
+        """As `State.claim`."""
+        del now  # the lease runs by the server's clock
+        arguments: list[Argument] = [to_bytes(claim.attempt), to_bytes(claim.sha256), math.ceil(seconds * 1000)]
+        match await self._run(scripts.CLAIM, [self._file(claim)], arguments):
+            case [b"claimed"]:
+                return Claimed()
+            case [b"written", sha256]:
+                return Written(sha256=to_text(sha256))
+            case _:
+                return Busy()
+
+    async def renew(self, claim: Claim, *, now: float, seconds: float) -> bool:
+        """As `State.renew`."""
+        del now
+        return await self._conclude(claim, "renew", math.ceil(seconds * 1000))
+
+    async def store(self, claim: Claim, sha256: str, *, now: float) -> bool:
+        """As `State.store`."""
+        del now
+        return await self._conclude(claim, "store", self._retention, sha256)
+
+    async def release(self, claim: Claim) -> None:
+        """As `State.release`."""
+        await self._conclude(claim, "release")
+
+    async def leave(self, claim: Claim) -> None:
+        """As `State.leave`."""
+        await self._conclude(claim, "leave")
+
+    async def _conclude(self, claim: Claim, how: str, milliseconds: int = 0, sha256: str = "") -> bool:
+        arguments: list[Argument] = [to_bytes(claim.attempt), how, milliseconds, to_bytes(sha256)]
+        return bool(await self._run(scripts.CONCLUDE, [self._file(claim)], arguments))
+
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """As `State.store_keys`."""
         arguments: list[Argument] = [repr(keys.fetched_at), to_bytes(keys.document)]
@@ -163,6 +203,9 @@ class RedisState:
     def _key(self, kind: str, name: str = "") -> bytes:
         """'{broker}:pins:acme/widgets-release'."""
         return b"%b:%b:%b" % (self._prefix, kind.encode(), to_bytes(name))
+
+    def _file(self, claim: Claim) -> bytes:
+        return self._key("file", hashlib.sha256(to_bytes(claim.name)).hexdigest())
 
     def _records_of(self, record: Record) -> tuple[bytes, bytes]:
         return self._key("records"), self._key("records-of", record.organization)

@@ -123,6 +123,32 @@ return found
 """
 )
 
+CLAIM: Final = Script(
+    """
+-- KEYS: the file's name. ARGV: attempt, sha256, the lease in ms.
+local found = redis.call('HMGET', KEYS[1], 'attempt', 'sha256', 'written')
+if found[3] then return {'written', found[2]} end
+local left_to_us = found[1] == '' and found[2] == ARGV[2]
+if found[1] and found[1] ~= ARGV[1] and not left_to_us then return {'busy'} end
+redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'sha256', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {'claimed'}
+"""
+)
+
+CONCLUDE: Final = Script(
+    """
+-- KEYS: the file's name. ARGV: attempt, what to do, ms to remember it, sha256. Answers whether it was the attempt's.
+local found = redis.call('HMGET', KEYS[1], 'attempt', 'written')
+if found[1] ~= ARGV[1] or (found[2] and ARGV[2] ~= 'store') then return 0 end
+if ARGV[2] == 'release' then redis.call('DEL', KEYS[1]) return 1 end
+if ARGV[2] == 'leave' then redis.call('HSET', KEYS[1], 'attempt', '') return 1 end
+if ARGV[2] == 'store' then redis.call('HSET', KEYS[1], 'sha256', ARGV[4], 'written', '1') end
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+)
+
 STORE_KEYS: Final = Script(
     """
 -- KEYS: the issuer. ARGV: when its keys were fetched, the document.

@@ -13,7 +13,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from broker.audit import Record
-from broker.state import REVOCATION_MARGIN_SECONDS, Outcome, Settlement, StoredKeys
+from broker.state import (
+    REVOCATION_MARGIN_SECONDS,
+    Busy,
+    Claim,
+    Claimed,
+    Outcome,
+    Settlement,
+    StoredKeys,
+    Written,
+    sqlite_claims,
+)
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
 from broker.state.sqlite_settling import APPEND, Settling, insert, row_of
@@ -30,6 +40,7 @@ class SQLiteState:
 
     def __init__(self, path: Path, *, retention_days: int) -> None:
         self._path = path
+        self._retention_seconds = retention_days * 86400
         self._sweeper = Sweeper(retention_days)
         self._writer = Worker(path, connect, writes=True, chore=self._sweeper)
         self._reader = Worker(path, connect, writes=False)
@@ -101,6 +112,32 @@ class SQLiteState:
             return cursor.execute("SELECT 1 FROM revocations WHERE key = ?", (key,)).fetchone() is not None
 
         return await self._reader.do(work)
+
+    async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
+        """As `State.claim`."""
+
+        def work(cursor: sqlite3.Cursor) -> Claimed | Busy | Written:
+            self._sweeper.note(now)
+            return sqlite_claims.take(cursor, claim, now, seconds)
+
+        return await self._writer.do(work)
+
+    async def renew(self, claim: Claim, *, now: float, seconds: float) -> bool:
+        """As `State.renew`."""
+        return await self._writer.do(lambda cursor: sqlite_claims.renew(cursor, claim, now, seconds))
+
+    async def store(self, claim: Claim, sha256: str, *, now: float) -> bool:
+        """As `State.store`."""
+        until = now + self._retention_seconds
+        return await self._writer.do(lambda cursor: sqlite_claims.store(cursor, claim, sha256, now, until))
+
+    async def release(self, claim: Claim) -> None:
+        """As `State.release`."""
+        await self._writer.do(lambda cursor: sqlite_claims.release(cursor, claim))
+
+    async def leave(self, claim: Claim) -> None:
+        """As `State.leave`."""
+        await self._writer.do(lambda cursor: sqlite_claims.leave(cursor, claim))
 
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """As `State.store_keys`."""

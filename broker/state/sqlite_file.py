@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -52,8 +52,18 @@ CREATE TABLE records (
 CREATE INDEX records_of_organization ON records (organization);
 CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL) STRICT;
 PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
+PRAGMA user_version = 1;
 """
+
+_FILES = """
+CREATE TABLE files (
+    key BLOB PRIMARY KEY, until INTEGER NOT NULL, attempt BLOB NOT NULL, sha256 BLOB NOT NULL, written INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
+"""
+
+_STEPS: Final = (_SCHEMA, _FILES)
+"""What brings a file of each version to the next, from an empty one on."""
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -73,7 +83,7 @@ def connect(path: Path) -> sqlite3.Connection:
         # FULL: a token whose spending is forgotten in a power failure could be spent again.
         connection.execute("PRAGMA synchronous = FULL")
         if _version(connection) != SCHEMA_VERSION:
-            _create(connection)
+            _bring_up_to_date(connection)
     except BaseException:
         connection.close()
         raise
@@ -110,11 +120,12 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _create(connection: sqlite3.Connection) -> None:
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        if _version(connection) == 0:  # still: another process may have been first
-            for statement in _SCHEMA.split(";\n"):
+        # Asked again: another process may have been first.
+        for step in _STEPS[_version(connection) :]:
+            for statement in step.split(";\n"):
                 connection.execute(statement)
         connection.execute("COMMIT")
     except BaseException:
@@ -128,7 +139,7 @@ class Sweeper:
     It has no clock of its own but for when to work: what is over is decided by the latest `now` of a caller.
     """
 
-    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000))
+    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000), ("files", 1))
 
     def __init__(self, retention_days: int) -> None:
         self._retention_seconds = retention_days * 86400

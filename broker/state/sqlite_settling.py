@@ -46,8 +46,8 @@ class Settling:
         self.settlement = settlement
         self.note = note
         self.now = settlement.now
-        self.spend = _hashed(settlement.spend)
-        self.limits = [(_hashed(limit.key), limit) for limit in settlement.limits]
+        self.spend = hashed(settlement.spend)
+        self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
         self.row = row_of(settlement.record, settlement.receipt)
 
@@ -133,7 +133,7 @@ class _Batch:
         return 0
 
 
-def _hashed(key: str) -> bytes:
+def hashed(key: str) -> bytes:
     """A key of known size, whatever callers put into it."""
     return hashlib.sha256(to_bytes(key)).digest()
 

@@ -12,7 +12,7 @@ import pytest
 
 from broker.audit import Record, new_attempt_id
 from broker.refusals import StateUnavailable
-from broker.state import Limit, Pin, Settlement
+from broker.state import Claim, Limit, Pin, Settlement
 
 _numbers = itertools.count()
 
@@ -52,6 +52,11 @@ def pin(value: str = "424242424", *, publisher: str = "acme/widgets-release", fi
 def limit(burst: int, per_seconds: int = 60, *, key: str = "mint 192.0.2.1") -> Limit:
     """A rate limit."""
     return Limit(key=key, burst=burst, per_seconds=per_seconds)
+
+
+def claim(name: str = "registry acme-widgets 1.0", *, sha256: str = "ab" * 32, attempt: str | None = None) -> Claim:
+    """A claim on a file's name, by an attempt of its own."""
+    return Claim(name=name, sha256=sha256, attempt=new_attempt_id(time.time()) if attempt is None else attempt)
 
 
 @contextlib.contextmanager

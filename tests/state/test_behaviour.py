@@ -11,9 +11,23 @@ from dataclasses import replace
 import pytest
 
 from broker.refusals import StateUnavailable
-from broker.state import Limit, Outcome, OverLimit, PinTaken, Settled, Settlement, Spent, State, StoredKeys
+from broker.state import (
+    Busy,
+    Claim,
+    Claimed,
+    Limit,
+    Outcome,
+    OverLimit,
+    PinTaken,
+    Settled,
+    Settlement,
+    Spent,
+    State,
+    StoredKeys,
+    Written,
+)
 from tests.state.conftest import Opening
-from tests.state.examples import limit, pin, record, settlement
+from tests.state.examples import claim, limit, pin, record, settlement
 
 pytestmark = pytest.mark.anyio
 
@@ -257,6 +271,106 @@ async def test_of_an_issuers_keys_the_newer_stay(state: State) -> None:
     assert await state.stored_keys("https://another.example") is None
 
 
+# --- Files' names ----------------------------------------------------------------------------------------------------
+
+
+async def take(state: State, one: Claim, *, seconds: float = 60.0) -> Claimed | Busy | Written:
+    """Claims a name now."""
+    return await state.claim(one, now=time.time(), seconds=seconds)
+
+
+async def store(state: State, one: Claim, sha256: str | None = None) -> bool:
+    """Concludes a claim now: the registry has the file."""
+    return await state.store(one, one.sha256 if sha256 is None else sha256, now=time.time())
+
+
+async def test_a_name_is_one_claim_s_until_that_concludes(state: State) -> None:
+    mine, other = claim(), claim()
+    assert [await take(state, mine), await take(state, other), await take(state, mine)] == [
+        Claimed(),
+        Busy(),
+        Claimed(),
+    ]
+    assert await take(state, claim("another name")) == Claimed()
+    await state.release(mine)
+    assert [await take(state, other), await take(state, mine)] == [Claimed(), Busy()]
+
+
+async def test_what_is_written_stays_so_whoever_asks(state: State) -> None:
+    mine = claim()
+    await take(state, mine)
+    assert [await store(state, mine), await store(state, mine)] == [True, True]
+    for one in (mine, claim(), claim(sha256="other")):
+        assert await take(state, one) == Written(sha256=mine.sha256)
+    assert not await state.renew(mine, now=time.time(), seconds=1)
+    await state.release(mine)
+    await state.leave(mine)
+    await asyncio.sleep(1.2)  # nor did that one second count
+    assert await take(state, claim()) == Written(sha256=mine.sha256)
+
+
+async def test_a_claim_can_find_other_bytes_written(state: State) -> None:
+    mine = claim(sha256="mine")
+    await take(state, mine)
+    assert await store(state, mine, "theirs")
+    assert await take(state, mine) == Written(sha256="theirs")
+
+
+async def test_of_20_claims_at_once_at_two_replicas_one_gets_the_name(opening: Opening) -> None:
+    replicas, claims = [opening(), opening()], [claim() for _ in range(20)]
+    outcomes = await asyncio.gather(*(take(replicas[n % 2], one) for n, one in enumerate(claims)))
+    assert Counter(map(type, outcomes)) == {Claimed: 1, Busy: 19}
+    holder = claims[outcomes.index(Claimed())]
+    stored = await asyncio.gather(*(store(replicas[n % 2], one) for n, one in enumerate(claims)))
+    assert [one for one, done in zip(claims, stored, strict=True) if done] == [holder]
+
+
+async def test_a_name_that_was_left_is_for_the_same_bytes_until_the_lease_ends(state: State) -> None:
+    lost, same, other = claim(sha256="a"), claim(sha256="a"), claim(sha256="b")
+    await take(state, lost, seconds=2)
+    await state.leave(lost)
+    assert await take(state, other) == Busy()
+    assert await take(state, same) == Claimed()
+    assert await take(state, lost) == Busy(), "it is another attempt's now"
+    assert not await store(state, lost)
+    await state.leave(same)
+    assert await take(state, other) == Busy()
+    await take(state, same, seconds=1)
+    await state.leave(same)
+    await asyncio.sleep(2.1)
+    assert await take(state, other) == Claimed()
+
+
+async def test_a_lease_ends_and_whoever_held_it_can_do_nothing_any_more(state: State) -> None:
+    slow, next_one = claim(sha256="a"), claim(sha256="b")
+    await take(state, slow, seconds=1)
+    await asyncio.sleep(2.1)
+    assert not await state.renew(slow, now=time.time(), seconds=60)
+    assert not await store(state, slow)
+    assert await take(state, next_one) == Claimed()
+    assert not await state.renew(slow, now=time.time(), seconds=60)
+    assert not await store(state, slow)
+    await state.release(slow)
+    await state.leave(slow)
+    assert await take(state, claim()) == Busy(), "the next one's, as it was"
+    assert await store(state, next_one)
+
+
+async def test_a_lease_that_is_renewed_goes_on(state: State) -> None:
+    mine = claim()
+    await take(state, mine, seconds=1)
+    assert await state.renew(mine, now=time.time(), seconds=60)
+    await asyncio.sleep(2.1)
+    assert await take(state, claim()) == Busy()
+    assert await store(state, mine)
+
+
+def test_a_claim_that_is_nobodys_is_a_mistake() -> None:
+    """It would look like one that was left."""
+    with pytest.raises(ValueError):
+        claim(attempt="")
+
+
 # --- Any text --------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +391,10 @@ async def test_any_text_is_kept_as_it_is(state: State, text: str) -> None:
     assert await state.records(10, text) == [text, text]
     await state.store_keys(text, StoredKeys(fetched_at=1.5, document=text))
     assert await state.stored_keys(text) == StoredKeys(fetched_at=1.5, document=text)
+    named = claim(f"file {text}", sha256=text, attempt=f"attempt {text}")
+    assert await take(state, named) == Claimed()
+    assert await store(state, named)
+    assert await take(state, named) == Written(sha256=text)
 
 
 async def test_keys_that_look_alike_are_different_tokens(state: State) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import time
 import traceback
 import uuid
@@ -16,13 +17,13 @@ from redis import Redis
 from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
 from broker.refusals import StateUnavailable
-from broker.state import REVOCATION_MARGIN_SECONDS, Settled, Spent, State, StoredKeys
+from broker.state import REVOCATION_MARGIN_SECONDS, Claimed, Settled, Spent, State, StoredKeys, Written
 from broker.state.opening import open_state
 from broker.state.redis_scripts import SETTLE
 from broker.state.redis_servers import MOST_CONNECTIONS
 from tests.redis_server import RedisServer
 from tests.state.conftest import RETENTION_DAYS, one_node_cluster
-from tests.state.examples import limit, pin, record, settlement, unavailable_in_time
+from tests.state.examples import claim, limit, pin, record, settlement, unavailable_in_time
 
 pytestmark = pytest.mark.anyio
 
@@ -259,6 +260,21 @@ async def test_a_record_whose_answer_was_lost_is_not_written_twice(
     assert await state.records(10) == ["before", "once"]
 
 
+async def test_a_claim_whose_answer_was_lost_is_still_the_attempt_s(
+    redis_server: RedisServer, state: State, prefix: str
+) -> None:
+    mine = claim()
+    await state.claim(claim("another name"), now=time.time(), seconds=60)  # Redis knows the scripts
+    await state.renew(mine, now=time.time(), seconds=60)
+    proxy = LosingProxy(redis_server.port)
+    async with proxy.listening() as port, opened(f"redis://127.0.0.1:{port}/0?prefix={prefix}") as losing:
+        proxy.losses = 1
+        assert await losing.claim(mine, now=time.time(), seconds=60) == Claimed()
+        proxy.losses = 1
+        assert await losing.store(mine, mine.sha256, now=time.time())
+    assert await state.claim(claim(), now=time.time(), seconds=60) == Written(sha256=mine.sha256)
+
+
 async def test_a_cluster_client_does_not_write_a_record_twice_either() -> None:
     """It has retries of its own, which must stay off."""
     port = free_port()
@@ -296,6 +312,14 @@ async def test_everything_is_kept_for_its_time_by_the_servers_clock(state: State
     assert client.pttl(f"{prefix}:records:") > (RETENTION_DAYS - 1) * DAY_MS
     assert client.pttl(f"{prefix}:records-of:acme") > (RETENTION_DAYS - 1) * DAY_MS
     assert isinstance(await state.settle(settlement(spend="token")), Spent)
+    mine, name = claim(), f"{prefix}:file:{hashlib.sha256(claim().name.encode()).hexdigest()}"
+    for ask, milliseconds in (
+        (lambda: state.claim(mine, now=yesterday, seconds=60), 60_000),
+        (lambda: state.renew(mine, now=yesterday, seconds=90), 90_000),
+        (lambda: state.store(mine, mine.sha256, now=yesterday), RETENTION_DAYS * DAY_MS),
+    ):
+        await ask()
+        assert milliseconds - 2000 < client.pttl(name) <= milliseconds
 
 
 async def test_every_key_has_the_prefix(state: State, redis_server: RedisServer, prefix: str) -> None:
@@ -304,9 +328,10 @@ async def test_every_key_has_the_prefix(state: State, redis_server: RedisServer,
     await state.settle(settlement(pins=(pin(),), limits=(limit(1),)))
     await state.revoke("jti", int(time.time()) + 60, record())
     await state.store_keys("https://issuer.example", StoredKeys(fetched_at=1.0, document="{}"))
+    await state.claim(claim(), now=time.time(), seconds=60)
     await state.ping()
     new = set(client.scan_iter(count=1000)) - before
-    assert len(new) == 8
+    assert len(new) == 9
     assert all(key.startswith(f"{prefix}:".encode()) for key in new)
     client.close()
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from broker.refusals import StateUnavailable
-from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, OverLimit, Settled, Spent
+from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, OverLimit, Settled, Spent
 from broker.state.sqlite import SQLiteState
-from broker.state.sqlite_file import APPLICATION_ID, SLICE, SWEEP_AFTER, connect
+from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, SWEEP_AFTER, connect
 from broker.state.sqlite_worker import Worker
-from tests.state.examples import limit, record, settlement, unavailable_in_time
+from tests.state.examples import claim, limit, record, settlement, unavailable_in_time
 from tests.state.processes import SPAWN, hold_lock, running, settle_one_token, settle_without_end
 
 pytestmark = pytest.mark.anyio
@@ -310,6 +310,48 @@ async def test_a_file_of_a_newer_broker_is_refused(path: Path, state: SQLiteStat
         await state.ping()
 
 
+async def test_a_file_of_the_first_version_is_brought_up_to_date_and_keeps_what_it_holds(path: Path) -> None:
+    """By whichever of two processes comes first; the other finds it done."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for statement in VERSION_1.split(";\n"):
+            database.execute(statement)
+        database.execute("INSERT INTO revocations VALUES (CAST('token' AS BLOB), 4000000000)")
+        database.execute("INSERT INTO pins VALUES (CAST('acme/widgets' AS BLOB), x'61', x'62')")
+    replicas = [SQLiteState(path, retention_days=30) for _ in range(2)]
+    mine = claim()
+    outcomes = await asyncio.gather(*(one.claim(mine, now=time.time(), seconds=60) for one in replicas))
+    assert outcomes == [Claimed(), Claimed()]
+    assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
+    assert [await one.is_revoked("token") for one in replicas] == [True, True]
+    assert await replicas[1].pins(["acme/widgets"]) == {"acme/widgets": {"a": "b"}}
+    for one in replicas:
+        await one.close()
+
+
+VERSION_1 = f"""
+CREATE TABLE spends (
+    key BLOB PRIMARY KEY, until INTEGER NOT NULL, record INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE revocations (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE limits (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE pins (
+    publisher BLOB, field BLOB, value BLOB NOT NULL, PRIMARY KEY (publisher, field)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE issuer_keys (
+    issuer BLOB PRIMARY KEY, fetched_at REAL NOT NULL, document BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL, organization BLOB NOT NULL, attempt BLOB NOT NULL, receipt BLOB NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX records_of_organization ON records (organization);
+CREATE TABLE heartbeat (id INTEGER PRIMARY KEY CHECK (id = 1), at REAL NOT NULL) STRICT;
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = 1;
+"""
+"""The schema as version 1 of it was released; it never changes."""
+
+
 async def test_a_folder_that_is_not_there_is_unavailable_until_it_is(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     state = SQLiteState(folder / "state.db", retention_days=30)
@@ -380,12 +422,17 @@ async def test_what_is_over_is_swept_and_what_is_not_stays(path: Path, state: SQ
     await state.revoke("old", int(start) + 600, record(at=start))
     await state.revoke("new", int(start) + 40 * day, record(at=start))
     later = start + 31 * day
+    for sha256, began in (("old", start), ("new", later)):
+        written = claim(sha256, sha256=sha256)
+        await state.claim(written, now=began, seconds=60)
+        assert await state.store(written, sha256, now=began)
     for _ in range(3 * SWEEP_AFTER):
         await state.append(record(at=later, body="later"))
     await state.ping()  # behind the last sweep
     assert rows(path, "SELECT count(*), min(until) FROM spends") == [(SWEEP_AFTER // 2, int(start) + 40 * day)]
     assert rows(path, "SELECT CAST(key AS TEXT) FROM revocations") == [("new",)]
     assert rows(path, "SELECT count(*) FROM limits") == [(0,)]
+    assert rows(path, "SELECT CAST(sha256 AS TEXT) FROM files") == [("new",)]
     assert rows(path, "SELECT count(*), min(at) FROM records") == [(3 * SWEEP_AFTER, later)]
 
 

@@ -24,11 +24,11 @@ def test_whoever_comes_second_leaves_the_schema_alone_and_a_failure_leaves_nothi
             lambda action, *_: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_CREATE_TABLE else sqlite3.SQLITE_OK
         )
         with pytest.raises(sqlite3.DatabaseError):
-            file._create(connection)
+            file._bring_up_to_date(connection)
         assert not connection.in_transaction
         connection.set_authorizer(None)
-        file._create(connection)
-        file._create(connection)
+        file._bring_up_to_date(connection)
+        file._bring_up_to_date(connection)
         assert file._version(connection) == file.SCHEMA_VERSION
 
 
