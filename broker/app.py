@@ -24,6 +24,8 @@ from starlette.routing import BaseRoute
 from broker import __version__, logs, settings
 from broker.exchange import Exchange
 from broker.gateway import Gateway
+from broker.gateway.index import SimpleIndex
+from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
 from broker.minting import Minter, SigningKey, SigningKeys
@@ -105,12 +107,7 @@ class _Parts:
             policies=lambda: policies.current,
             minter=minter,
             state=self.state,
-            registry=Registry(
-                url=chosen.registry_url,
-                username=chosen.registry_username,
-                password=chosen.registry_password,
-                client=self.registry_client,
-            ),
+            once=self._once(clock),
             spool=chosen.spool or Path(tempfile.gettempdir()),
             upload_limit_bytes=chosen.upload_limit_bytes,
             clock=clock,
@@ -121,6 +118,24 @@ class _Parts:
             *uploads.routes(self.gateway, chosen.upload_path),
             *operations.routes(self.exchange, policies),
         ]
+
+    def _once(self, clock: Callable[[], float]) -> Once:
+        chosen = self.chosen
+        registry = Registry(
+            url=chosen.registry_url,
+            username=chosen.registry_username,
+            password=chosen.registry_password,
+            client=self.registry_client,
+        )
+        return Once(
+            state=self.state,
+            registry=registry,
+            index=SimpleIndex(url=chosen.index_url, registry=registry, largest_file_bytes=chosen.upload_limit_bytes),
+            open_days=chosen.release_days,
+            clock=clock,
+            lease_seconds=chosen.registry_timeout_seconds + LEASE_MARGIN_SECONDS,
+            wait_seconds=WAIT_SECONDS,
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:

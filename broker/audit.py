@@ -75,6 +75,10 @@ class Attempt:
     size_bytes: int = 0
     registry_status: int = 0
     """What the registry answered; 0 where it was not asked, or did not answer."""
+    already_stored: bool = False
+    """The registry had the same file already; nothing was sent on."""
+    confirmed: bool = False
+    """The registry gave no answer or no success, and its index has the file."""
     refusal: Refusal | None = field(default=None)
 
     def record(self) -> Record:
@@ -125,6 +129,9 @@ class Attempt:
                 fields[name] = value
         if self.version:
             fields["release"] = self.version
-        if self.registry_status:
-            fields |= {"registry_status": self.registry_status, "stored": self.registry_status < _FIRST_NO}
+        for name in ("already_stored", "confirmed", "registry_status"):
+            if value := getattr(self, name):
+                fields[name] = value
+        if self.registry_status or self.confirmed:
+            fields["stored"] = self.confirmed or self.registry_status < _FIRST_NO
         return fields

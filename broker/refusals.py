@@ -341,6 +341,13 @@ class ProjectNotGranted(Refusal):
     remedy = "Compare the project's name with the publisher's `projects` and with the member's rights."
 
 
+class NamespaceReserved(Refusal):
+    """The project's name belongs to another organization of this index."""
+
+    code, status = "namespace-reserved", 409
+    remedy = "Choose a name in your own organization's namespaces and projects, or ask the index operator."
+
+
 # --- The upload ------------------------------------------------------------------------------------------------------
 
 
@@ -416,6 +423,27 @@ class DigestMismatch(Refusal):
     remedy = "Upload again; the file was altered on the way, or after its digest was taken."
 
 
+class FileExists(Refusal):
+    """A file of this name is in the registry, with other bytes, and a file is written once."""
+
+    code, status = "file-exists", 400
+    remedy = "Publish a new version, or a new build of a wheel; the same file again would be taken as done."
+
+
+class ReleaseClosed(Refusal):
+    """The release is too old to take new files, by the operator's rule."""
+
+    code, status = "release-closed", 403
+    remedy = "Publish a new version. `BROKER_RELEASE_DAYS` says how long a release takes files after its first one."
+
+
+class UploadInProgress(Refusal):
+    """Another upload of a file of this name is not finished, or it is not known yet what became of it."""
+
+    code, status = "upload-in-progress", 503
+    remedy = "Wait as long as Retry-After says, and upload again; after a crash it can take a few minutes."
+
+
 class UploadStorage(Refusal):
     """The broker has no space left to hold the file while it is checked."""
 
@@ -438,6 +466,20 @@ class RegistryCredential(Refusal):
 
     code, status = "registry-credential", 502
     remedy = "The operator renews `BROKER_REGISTRY_USERNAME` and `BROKER_REGISTRY_PASSWORD`."
+
+
+class RegistryIndex(Refusal):
+    """The registry's simple index does not say clearly whether the file is there, so nothing is sent on."""
+
+    code, status = "registry-index", 502
+    remedy = "The operator compares `BROKER_REGISTRY_INDEX_URL` with where the registry lists a project's files."
+
+
+class RegistryDamaged(Refusal):
+    """The registry failed in the middle of the upload, and has the file with other bytes than were sent."""
+
+    code, status = "registry-damaged", 502
+    remedy = "The operator removes the file from the registry; then upload it again."
 
 
 def every() -> list[type[Refusal]]:

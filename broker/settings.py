@@ -99,6 +99,17 @@ class Settings(BaseSettings):
     registry_url: Annotated[str, AfterValidator(_plain_url)] = Field(
         description="Where uploads are sent on to: the registry's own upload URL. Let nobody but the broker reach it."
     )
+    registry_index_url: Annotated[str, AfterValidator(_plain_url)] | None = Field(
+        default=None,
+        description="The registry's simple index, which is asked whether a file is there; default: `simple/` under the "
+        "registry's URL, or beside its `legacy/`. For devpi: `https://devpi.example/user/index/+simple/`.",
+    )
+    release_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many days after its first file a release still takes new ones, at most `BROKER_AUDIT_DAYS`; "
+        "default: for ever.",
+    )
     registry_username: str = Field(default="", description="The registry's user, that only the broker knows.")
     registry_password: SecretStr = Field(default=SecretStr(""), description="The password of that user.")
     registry_timeout_seconds: float = Field(
@@ -153,6 +164,13 @@ class Settings(BaseSettings):
     def state_address(self) -> str:
         """The state's URL, password and all: for the one who opens it."""
         return self.state_url.get_secret_value()
+
+    @property
+    def index_url(self) -> str:
+        """The root of the registry's simple index, with a slash at the end."""
+        if self.registry_index_url is not None:
+            return self.registry_index_url.rstrip("/") + "/"
+        return self.registry_url.rstrip("/").removesuffix("/legacy") + "/simple/"
 
     @property
     def upload_url(self) -> str:
@@ -247,6 +265,10 @@ def _check_together(settings: Settings) -> None:
         lines += _check_certificate(settings.tls_certificate, settings.tls_key)
     if settings.spool is not None and not settings.spool.is_dir():
         lines.append(f"BROKER_SPOOL: {settings.spool} is no folder.")
+    if settings.release_days is not None and settings.release_days > settings.audit_days:
+        lines.append(
+            "BROKER_RELEASE_DAYS: at most BROKER_AUDIT_DAYS, for after that nobody knows how old a release is."
+        )
     if lines:
         raise SettingsError("\n".join(lines))
 

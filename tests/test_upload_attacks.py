@@ -161,7 +161,7 @@ def test_a_query_overrides_nothing(front: Front) -> None:
     answer = front.post(
         upload(file, "acme_widgets-1.0.tar.gz"), path="/legacy/?:action=remove_pkg&name=victim&version=1.0"
     )
-    assert answer.status_code in {200, 409}
+    assert answer.status_code == 200
     assert "victim-1.0-py3-none-any.whl" in front.registry.stored()
 
 
@@ -177,7 +177,7 @@ def test_what_is_unusual_but_right_passes_and_the_signature_is_dropped(front: Fr
     added = {name: digest for name, digest in front.registry.stored().items() if name not in before}
     assert added == {WHEEL: hashlib.sha256(FILE).hexdigest()}
     again = front.post(upload())
-    assert again.status_code == 409
+    assert (again.status_code, front.registry.stored()) == (200, before | added)
 
 
 def test_a_body_that_is_cut_anywhere_leaves_nothing(front: Front) -> None:

@@ -19,8 +19,9 @@ from broker import refusals
 from broker.audit import Attempt, Record
 from broker.exchange import asks
 from broker.gateway.form import Limits, read_form
+from broker.gateway.once import Once
 from broker.gateway.package import check
-from broker.gateway.registry import Answer, Registry
+from broker.gateway.registry import Answer
 from broker.minting import Minter, UploadToken
 from broker.patterns import Projects, intersect, normalise
 from broker.policy.matching import require_current
@@ -51,7 +52,7 @@ class Gateway:
     policies: Callable[[], Policies]
     minter: Minter
     state: State
-    registry: Registry
+    once: Once
     spool: Path
     upload_limit_bytes: int
     clock: Callable[[], float]
@@ -87,7 +88,7 @@ class Gateway:
             if name == ":action" and value != "file_upload":
                 raise refusals.WrongAction(f"':action' is {value[:40]!r}, and only 'file_upload' passes")
             if name == "name":
-                _check_scope(scope, value)
+                self._check_scope(scope, value, attempt)
 
         async with read_form(
             upload.body,
@@ -100,11 +101,14 @@ class Gateway:
             package = await asyncio.to_thread(check, form)
             attempt.project, attempt.version, attempt.filename = package.project, package.version, package.filename
             attempt.sha256, attempt.size_bytes = package.sha256, package.size_bytes
-            # Asked again: a slow body takes long enough for somebody to be removed, or the token to be revoked.
-            _check_scope(await self._scope(token, attempt), package.project)
-            answer = await self.registry.send(form, package)
-            attempt.registry_status = answer.status
-        return answer
+
+            async def still_allowed() -> None:
+                self._check_scope(await self._scope(token, attempt), package.project, attempt)
+
+            # Asked again: a slow body takes long enough for somebody to be removed, or the token to be revoked. So does
+            # waiting for a name, and `once` asks a third time after it.
+            await still_allowed()
+            return await self.once.send(form, package, attempt, still_allowed)
 
     def _check_envelope(self, upload: Upload) -> None:
         if upload.encoded or upload.content_length is None:
@@ -134,6 +138,18 @@ class Gateway:
         grant = await asks(policies, token.identity, self.state, attempt, now=now, publishers=token.publishers)
         return intersect(token.projects, grant.projects)
 
+    def _check_scope(self, scope: frozenset[Projects], name: str, attempt: Attempt) -> None:
+        try:
+            project = normalise(name)
+        except ValueError as error:
+            raise refusals.ProjectNotGranted(f"{name[:100]!r} is no project's name") from error
+        if any(pattern.covers(project) for pattern in scope):
+            return
+        holder = self.policies().holder(project)
+        if holder is not None and attempt.grant is not None and holder not in attempt.grant.organizations:
+            raise refusals.NamespaceReserved(f"{project[:100]!r} belongs to another organization")
+        raise refusals.ProjectNotGranted(f"the upload token does not cover {project[:100]!r}")
+
     async def _record(self, attempt: Attempt) -> None:
         record = attempt.record()
         await self.state.append(record)
@@ -157,12 +173,3 @@ def credential(authorization: str | None) -> str:
     if scheme.lower() != "basic" or not colon or user != USER:
         raise refusals.InvalidUploadToken(f"the user name must be {USER!r}, and the password an upload token")
     return password
-
-
-def _check_scope(scope: frozenset[Projects], name: str) -> None:
-    try:
-        project = normalise(name)
-    except ValueError as error:
-        raise refusals.ProjectNotGranted(f"{name[:100]!r} is no project's name") from error
-    if not any(pattern.covers(project) for pattern in scope):
-        raise refusals.ProjectNotGranted(f"the upload token does not cover {project[:100]!r}")

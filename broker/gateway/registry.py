@@ -17,6 +17,7 @@ import html
 import re
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -59,6 +60,11 @@ class Answer:
 
     status: int
     text: str
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the registry says that it has the file."""
+        return httpx.codes.is_success(self.status)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +122,30 @@ class Registry:
             return await self._read(response)
         finally:
             await response.aclose()
+
+    @asynccontextmanager
+    async def reading(self, url: str, accept: str) -> AsyncIterator[httpx.Response]:
+        """Asks with our credential for something at the registry: only of an origin that is to have it.
+
+        Raises:
+            RegistryCredential: the registry refused our credential.
+            RegistryUnavailable: it did not answer; also while its answer is read.
+            RegistryIndex: the URL is none, or the answer is compressed, which was not asked for.
+        """
+        headers = {"Accept": accept, "Accept-Encoding": "identity", "Cache-Control": "no-cache"}
+        try:
+            async with self.client.stream(
+                "GET", url, headers=headers, auth=self._credential(), follow_redirects=False
+            ) as response:
+                if response.status_code in _UNAUTHORISED:
+                    raise refusals.RegistryCredential
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise refusals.RegistryIndex("the registry's index answers compressed, which was not asked for")
+                yield response
+        except httpx.InvalidURL as error:
+            raise refusals.RegistryIndex("the registry's index leads to a URL that is none") from error
+        except httpx.RequestError as error:
+            raise refusals.RegistryUnavailable("the registry cannot be reached, or broke its answer off") from error
 
     async def _refuses_us(self) -> bool:
         """Whether the registry, having broken an upload off, did so for our credential.

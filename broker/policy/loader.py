@@ -183,6 +183,7 @@ class Loader:
             issuer_by_url={issuer.url: issuer for issuer in index.issuers.values()},
             organizations={one.organization.name: one.organization for one in organizations.values()},
             publishers_by_name=_by_name(self._policies.publishers_by_name, gone, came),
+            holders=_holders(self._policies.holders, gone, came),
             default_lifetime_seconds=index.default_lifetime_seconds,
             longest_lifetime_seconds=index.longest_lifetime_seconds,
         )
@@ -243,3 +244,13 @@ def _by_name(
         else:
             del by_name[name]
     return by_name
+
+
+def _holders(before: Mapping[str, str], gone: Iterable[Compiled], came: Iterable[Compiled]) -> dict[str, str]:
+    holders = dict(before)
+    for one in gone:
+        for held in one.held:
+            holders.pop(held.pattern.stem, None)  # a namespace's prefix may be a project's entry, too
+    for one in came:
+        holders |= {held.pattern.stem: held.organization for held in one.held}
+    return holders

@@ -118,10 +118,19 @@ class Policies:
     organizations: Mapping[str, Organization] = field(default_factory=dict)
     publishers_by_name: Mapping[tuple[str, str], tuple[Publisher, ...]] = field(default_factory=dict)
     """(issuer name, folded name as `Trust.lookup` gives it) -> the publishers found by it, in a stable order."""
+    holders: Mapping[str, str] = field(default_factory=dict)
+    """Stem of a pattern ('acme-widgets', 'acme-') -> the organization that holds those names."""
     default_lifetime_seconds: int = SHORTEST_LIFETIME_SECONDS
     longest_lifetime_seconds: int = 3600
     denied_from: float | None = None
     """Epoch seconds from which these decide nothing more, for their files cannot be loaded; None while they can."""
+
+    def holder(self, project: str) -> str | None:
+        """The organization that a *normalised* name belongs to, by a namespace or by a project of its own."""
+        if project in self.holders:
+            return self.holders[project]
+        ends = (at + 1 for at, letter in enumerate(project) if letter == "-")
+        return next((self.holders[project[:end]] for end in ends if project[:end] in self.holders), None)
 
 
 def is_past(until: date | None, now: float) -> bool:

@@ -157,6 +157,9 @@ class Claim:
 class Claimed:
     """Nobody else gets the name until the lease ends."""
 
+    left: bool = False
+    """Another attempt with the same bytes had left it: what it sent may still arrive."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
@@ -225,12 +228,15 @@ class State(Protocol):
     async def renew(self, claim: Claim, *, now: float, seconds: float) -> bool:
         """Makes a lease end `seconds` from `now`. False, with nothing changed, where it ended or is not the claim's."""
 
-    async def store(self, claim: Claim, sha256: str, *, now: float) -> bool:
-        """Concludes a claim: the registry has the file, with these bytes. False where it is not the claim's any more.
+    async def store(self, claim: Claim, *, now: float) -> bool:
+        """Concludes a claim: the registry has the file, with its bytes. False where it is not the claim's any more.
 
         It is remembered as long as records are; then the name is as unknown as one that was never claimed. Repeated, it
         is True again.
         """
+
+    async def written_at(self, names: Sequence[str], *, now: float) -> Mapping[str, float]:
+        """When each of these names was stored (epoch seconds), without those of which that is not known."""
 
     async def release(self, claim: Claim) -> None:
         """Concludes a claim: the registry does not have the file. Does nothing where it is not the claim's any more."""

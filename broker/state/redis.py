@@ -141,9 +141,9 @@ class RedisState:
         """As `State.claim`."""
         del now  # the lease runs by the server's clock
         arguments: list[Argument] = [to_bytes(claim.attempt), to_bytes(claim.sha256), math.ceil(seconds * 1000)]
-        match await self._run(scripts.CLAIM, [self._file(claim)], arguments):
-            case [b"claimed"]:
-                return Claimed()
+        match await self._run(scripts.CLAIM, [self._file(claim.name)], arguments):
+            case [b"claimed", left]:
+                return Claimed(left=bool(left))
             case [b"written", sha256]:
                 return Written(sha256=to_text(sha256))
             case _:
@@ -154,10 +154,17 @@ class RedisState:
         del now
         return await self._conclude(claim, "renew", math.ceil(seconds * 1000))
 
-    async def store(self, claim: Claim, sha256: str, *, now: float) -> bool:
+    async def store(self, claim: Claim, *, now: float) -> bool:
         """As `State.store`."""
+        return await self._conclude(claim, "store", self._retention, now)
+
+    async def written_at(self, names: Sequence[str], *, now: float) -> Mapping[str, float]:
+        """As `State.written_at`."""
         del now
-        return await self._conclude(claim, "store", self._retention, sha256)
+        if not names:
+            return {}
+        found = await self._run(scripts.WRITTEN_AT, [self._file(name) for name in names], [])
+        return {name: float(at) for name, at in zip(names, found, strict=True) if at is not None}
 
     async def release(self, claim: Claim) -> None:
         """As `State.release`."""
@@ -167,9 +174,9 @@ class RedisState:
         """As `State.leave`."""
         await self._conclude(claim, "leave")
 
-    async def _conclude(self, claim: Claim, how: str, milliseconds: int = 0, sha256: str = "") -> bool:
-        arguments: list[Argument] = [to_bytes(claim.attempt), how, milliseconds, to_bytes(sha256)]
-        return bool(await self._run(scripts.CONCLUDE, [self._file(claim)], arguments))
+    async def _conclude(self, claim: Claim, how: str, milliseconds: int = 0, now: float = 0.0) -> bool:
+        arguments: list[Argument] = [to_bytes(claim.attempt), how, milliseconds, repr(now)]
+        return bool(await self._run(scripts.CONCLUDE, [self._file(claim.name)], arguments))
 
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """As `State.store_keys`."""
@@ -204,8 +211,8 @@ class RedisState:
         """'{broker}:pins:acme/widgets-release'."""
         return b"%b:%b:%b" % (self._prefix, kind.encode(), to_bytes(name))
 
-    def _file(self, claim: Claim) -> bytes:
-        return self._key("file", hashlib.sha256(to_bytes(claim.name)).hexdigest())
+    def _file(self, name: str) -> bytes:
+        return self._key("file", hashlib.sha256(to_bytes(name)).hexdigest())
 
     def _records_of(self, record: Record) -> tuple[bytes, bytes]:
         return self._key("records"), self._key("records-of", record.organization)

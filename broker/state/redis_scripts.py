@@ -132,20 +132,29 @@ local left_to_us = found[1] == '' and found[2] == ARGV[2]
 if found[1] and found[1] ~= ARGV[1] and not left_to_us then return {'busy'} end
 redis.call('HSET', KEYS[1], 'attempt', ARGV[1], 'sha256', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return {'claimed'}
+return {'claimed', left_to_us and 1 or 0}
 """
 )
 
 CONCLUDE: Final = Script(
     """
--- KEYS: the file's name. ARGV: attempt, what to do, ms to remember it, sha256. Answers whether it was the attempt's.
+-- KEYS: the file's name. ARGV: attempt, what to do, ms to remember it, now. Answers whether it was the attempt's.
 local found = redis.call('HMGET', KEYS[1], 'attempt', 'written')
 if found[1] ~= ARGV[1] or (found[2] and ARGV[2] ~= 'store') then return 0 end
 if ARGV[2] == 'release' then redis.call('DEL', KEYS[1]) return 1 end
 if ARGV[2] == 'leave' then redis.call('HSET', KEYS[1], 'attempt', '') return 1 end
-if ARGV[2] == 'store' then redis.call('HSET', KEYS[1], 'sha256', ARGV[4], 'written', '1') end
+if ARGV[2] == 'store' then redis.call('HSETNX', KEYS[1], 'written', ARGV[4]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1
+"""
+)
+
+WRITTEN_AT: Final = Script(
+    """
+-- KEYS: files' names. Answers the moment of each, as text, or false.
+local found = {}
+for i, key in ipairs(KEYS) do found[i] = redis.call('HGET', key, 'written') end
+return found
 """
 )
 

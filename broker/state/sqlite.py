@@ -126,10 +126,14 @@ class SQLiteState:
         """As `State.renew`."""
         return await self._writer.do(lambda cursor: sqlite_claims.renew(cursor, claim, now, seconds))
 
-    async def store(self, claim: Claim, sha256: str, *, now: float) -> bool:
+    async def store(self, claim: Claim, *, now: float) -> bool:
         """As `State.store`."""
         until = now + self._retention_seconds
-        return await self._writer.do(lambda cursor: sqlite_claims.store(cursor, claim, sha256, now, until))
+        return await self._writer.do(lambda cursor: sqlite_claims.store(cursor, claim, now, until))
+
+    async def written_at(self, names: Sequence[str], *, now: float) -> Mapping[str, float]:
+        """As `State.written_at`."""
+        return await self._reader.do(lambda cursor: sqlite_claims.written_at(cursor, names, now))
 
     async def release(self, claim: Claim) -> None:
         """As `State.release`."""

@@ -57,7 +57,7 @@ PRAGMA user_version = 1;
 
 _FILES = """
 CREATE TABLE files (
-    key BLOB PRIMARY KEY, until INTEGER NOT NULL, attempt BLOB NOT NULL, sha256 BLOB NOT NULL, written INTEGER NOT NULL
+    key BLOB PRIMARY KEY, until INTEGER NOT NULL, attempt BLOB NOT NULL, sha256 BLOB NOT NULL, written REAL
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 2;
 """

@@ -220,9 +220,9 @@ def test_nothing_decides_about_runs_that_the_comparison_does_not_know() -> None:
     """A source whose publishers and organizations are unchanged is not looked at: issuers are, and settings are told.
 
     Whoever adds a field that holds for all organizations decides here where its changes are told. `denied_from` is of
-    the files' standing, not of what they say.
+    the files' standing, not of what they say; `holders` decides how a name is refused that was not granted.
     """
-    assert {item.name for item in fields(Policies)} - {"denied_from"} == {
+    assert {item.name for item in fields(Policies)} - {"denied_from", "holders"} == {
         "generation",
         "issuers",
         "issuer_by_url",

@@ -279,9 +279,9 @@ async def take(state: State, one: Claim, *, seconds: float = 60.0) -> Claimed | 
     return await state.claim(one, now=time.time(), seconds=seconds)
 
 
-async def store(state: State, one: Claim, sha256: str | None = None) -> bool:
+async def store(state: State, one: Claim) -> bool:
     """Concludes a claim now: the registry has the file."""
-    return await state.store(one, one.sha256 if sha256 is None else sha256, now=time.time())
+    return await state.store(one, now=time.time())
 
 
 async def test_a_name_is_one_claim_s_until_that_concludes(state: State) -> None:
@@ -309,11 +309,14 @@ async def test_what_is_written_stays_so_whoever_asks(state: State) -> None:
     assert await take(state, claim()) == Written(sha256=mine.sha256)
 
 
-async def test_a_claim_can_find_other_bytes_written(state: State) -> None:
-    mine = claim(sha256="mine")
+async def test_it_is_known_when_a_name_was_written(state: State) -> None:
+    mine, began = claim(), time.time()
+    assert await state.written_at([], now=began) == {}
     await take(state, mine)
-    assert await store(state, mine, "theirs")
-    assert await take(state, mine) == Written(sha256="theirs")
+    assert await state.written_at([mine.name, "another"], now=began) == {}, "claimed is not written"
+    assert await state.store(mine, now=began + 0.125)
+    assert await state.store(mine, now=began + 9)
+    assert await state.written_at([mine.name, "another"], now=began + 9) == {mine.name: began + 0.125}
 
 
 async def test_of_20_claims_at_once_at_two_replicas_one_gets_the_name(opening: Opening) -> None:
@@ -330,7 +333,7 @@ async def test_a_name_that_was_left_is_for_the_same_bytes_until_the_lease_ends(s
     await take(state, lost, seconds=2)
     await state.leave(lost)
     assert await take(state, other) == Busy()
-    assert await take(state, same) == Claimed()
+    assert await take(state, same) == Claimed(left=True)
     assert await take(state, lost) == Busy(), "it is another attempt's now"
     assert not await store(state, lost)
     await state.leave(same)

@@ -271,7 +271,7 @@ async def test_a_claim_whose_answer_was_lost_is_still_the_attempt_s(
         proxy.losses = 1
         assert await losing.claim(mine, now=time.time(), seconds=60) == Claimed()
         proxy.losses = 1
-        assert await losing.store(mine, mine.sha256, now=time.time())
+        assert await losing.store(mine, now=time.time())
     assert await state.claim(claim(), now=time.time(), seconds=60) == Written(sha256=mine.sha256)
 
 
@@ -316,7 +316,7 @@ async def test_everything_is_kept_for_its_time_by_the_servers_clock(state: State
     for ask, milliseconds in (
         (lambda: state.claim(mine, now=yesterday, seconds=60), 60_000),
         (lambda: state.renew(mine, now=yesterday, seconds=90), 90_000),
-        (lambda: state.store(mine, mine.sha256, now=yesterday), RETENTION_DAYS * DAY_MS),
+        (lambda: state.store(mine, now=yesterday), RETENTION_DAYS * DAY_MS),
     ):
         await ask()
         assert milliseconds - 2000 < client.pttl(name) <= milliseconds

@@ -425,7 +425,7 @@ async def test_what_is_over_is_swept_and_what_is_not_stays(path: Path, state: SQ
     for sha256, began in (("old", start), ("new", later)):
         written = claim(sha256, sha256=sha256)
         await state.claim(written, now=began, seconds=60)
-        assert await state.store(written, sha256, now=began)
+        assert await state.store(written, now=began)
     for _ in range(3 * SWEEP_AFTER):
         await state.append(record(at=later, body="later"))
     await state.ping()  # behind the last sweep

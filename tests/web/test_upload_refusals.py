@@ -226,8 +226,10 @@ async def test_whoever_is_removed_while_the_body_comes_uploads_nothing(tmp_path:
 async def test_what_the_registry_refuses_is_relayed_and_recorded_as_not_stored(
     tmp_path: Path, registry: PypiServer
 ) -> None:
-    async with setup(tmp_path, registry).running() as broker:
-        await send(broker, upload())
+    """Its own rule for files that are there stands behind ours, as where the index is not where the settings say."""
+    (registry.packages / WHEEL).write_bytes(pack_wheel())
+    elsewhere = (("registry_index_url", registry.url + "nothing/"),)
+    async with setup(tmp_path, registry, settings=elsewhere).running() as broker:
         answer = await send(broker, upload())
         record = (await broker.records())[-1]
     assert answer.status_code == 409
@@ -291,7 +293,7 @@ async def test_the_path_is_served_without_its_last_slash_and_the_query_is_droppe
         headers = {"Authorization": basic(token), "Content-Type": CONTENT_TYPE}
         for path in ("/legacy", "/legacy/?name=victim&:action=remove_pkg"):
             answer = await broker.client.post(path, content=upload(), headers=headers)
-            assert answer.status_code in {200, 409}
+            assert answer.status_code == 200
 
 
 async def test_a_name_that_is_none_is_granted_to_nobody(tmp_path: Path, registry: PypiServer) -> None:
