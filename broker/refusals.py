@@ -458,7 +458,7 @@ class RegistryUnavailable(Refusal):
     """The registry behind the broker did not answer."""
 
     code, status = "registry-unavailable", 502
-    remedy = "Look whether the file arrived before uploading again; the operator looks at the registry."
+    remedy = "Upload again: the broker finds out first whether the file arrived. The operator looks at the registry."
 
 
 class RegistryCredential(Refusal):

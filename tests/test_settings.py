@@ -41,6 +41,9 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_REGISTRY_URL", "https://:hunter2@registry/", "without user"),
         ("BROKER_REGISTRY_URL", "http://[", "IPv6"),
         ("BROKER_REGISTRY_URL", "http://registry:99999/", "ort"),
+        ("BROKER_REGISTRY_INDEX_URL", "registry/simple", "https://"),
+        ("BROKER_RELEASE_DAYS", "0", "greater"),
+        ("BROKER_RELEASE_DAYS", "401", "at most BROKER_AUDIT_DAYS"),
         ("BROKER_UPLOAD_PATH", "legacy", "a slash at both ends"),
         ("BROKER_UPLOAD_PATH", "/_/oidc/", "a slash at both ends"),
         ("BROKER_PORT", "http", "integer"),
@@ -63,6 +66,27 @@ def test_a_wrong_setting_is_named_and_explained(name: str, value: str | None, wo
     assert words in str(told.value)
     assert name in str(told.value) or name == "BROKER_ENV_FILE"
     assert len(str(told.value).splitlines()) < 20
+
+
+@pytest.mark.parametrize(
+    ("registry", "index", "expected"),
+    [
+        ("http://registry:8080/", None, "http://registry:8080/simple/"),
+        ("http://registry:8080", None, "http://registry:8080/simple/"),
+        (
+            "https://gitlab.example/api/v4/projects/1/packages/pypi",
+            None,
+            "https://gitlab.example/api/v4/projects/1/packages/pypi/simple/",
+        ),
+        ("https://index.example/legacy/", None, "https://index.example/simple/"),
+        ("https://index.example/legacy", None, "https://index.example/simple/"),
+        ("https://devpi.example/u/i/", "https://devpi.example/u/i/+simple", "https://devpi.example/u/i/+simple/"),
+    ],
+)
+def test_the_index_is_beside_the_upload_url_unless_it_is_told(registry: str, index: str | None, expected: str) -> None:
+    told = {} if index is None else {"BROKER_REGISTRY_INDEX_URL": index}
+    with environment(**VALID | {"BROKER_REGISTRY_URL": registry} | told):
+        assert settings.load().index_url == expected
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -161,9 +161,8 @@ class Once:
                 if loop.time() >= held_until:
                     break
         finally:
-            if not sending.done():
-                sending.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
         raise refusals.StateUnavailable(_LOST)
 
     async def _settle(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
 from tests.clients.conftest import Bench
@@ -26,6 +28,22 @@ def test_a_wheel_and_an_sdist_arrive_byte_for_byte(bench: Bench) -> None:
         ("upload", "allowed"),
         ("revocation", "allowed"),
     ]
+
+
+def test_the_same_release_again_succeeds_and_one_of_other_bytes_is_told_that_it_exists(bench: Bench) -> None:
+    release = bench.release()
+    for _ in range(2):
+        before = bench.playground.records()
+        outcome = bench.run("uv", PUBLISH, release, dict(bench.playground.ci.start_run().environment))
+        assert outcome.status == 0, outcome.output
+    again = [record for record in bench.new_records(before) if record["kind"] == "upload"]
+    assert [record["already_stored"] for record in again] == [True, True]
+    (sdist,) = release.folder.rglob("*.tar.gz")
+    sdist.write_bytes(gzip.compress(gzip.decompress(sdist.read_bytes()), mtime=1))
+    outcome = bench.run("uv", PUBLISH, release, dict(bench.playground.ci.start_run().environment))
+    assert outcome.status != 0
+    assert "already exists" in outcome.output
+    assert bench.stored(release) == release.files
 
 
 def test_a_dry_run_uploads_nothing_and_burns_its_token(bench: Bench) -> None:
