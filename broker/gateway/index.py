@@ -27,8 +27,8 @@ from pydantic import BaseModel, Field, ValidationError
 from broker import refusals
 from broker.gateway.registry import Registry
 
-PAGE_SECONDS: Final = 15.0
-"""For a project's page, redirects included."""
+PAGE_SECONDS: Final = 60.0
+"""For a project's page, redirects included. A pypiserver without its cache hashes all of a project's files for it."""
 
 LARGEST_PAGE: Final = 16 << 20
 """Bytes. PyPI's own largest pages are about as large; a private project's are a thousandth."""

@@ -147,7 +147,11 @@ class Once:
     async def _forward(self, claim: Claim, form: Form, package: Package) -> Answer:
         """Sends the file, and renews the lease as long as that takes."""
         loop = asyncio.get_running_loop()
-        sending, held_until = loop.create_task(self.registry.send(form, package)), loop.time() + self.lease_seconds
+        held_until = loop.time() + self.lease_seconds
+        # Before the first byte too: the index may have taken longer than the lease.
+        if not await self.state.renew(claim, now=self.clock(), seconds=self.lease_seconds):
+            raise refusals.StateUnavailable(_LOST)
+        sending = loop.create_task(self.registry.send(form, package))
         try:
             while True:
                 done, _ = await asyncio.wait({sending}, timeout=self.lease_seconds / 4)

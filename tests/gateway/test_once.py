@@ -163,6 +163,12 @@ async def test_whoever_lost_the_claim_stops_sending_and_the_index_says_what_beca
         part.registry.stored.clear()
 
 
+async def test_whoever_lost_the_claim_before_the_first_byte_sends_nothing(part: Part) -> None:
+    with pytest.raises(refusals.StateUnavailable, match="claim"):
+        await part.send(still_allowed=part.state.take_away)
+    assert part.registry.posts == 0
+
+
 async def test_a_success_without_a_claim_is_one_only_where_the_index_has_our_bytes(part: Part) -> None:
     part.registry.misbehave = then(answers("200 OK", stores=True), part.state.take_away)
     answer, attempt = await part.send()
@@ -175,8 +181,10 @@ async def test_a_success_without_a_claim_is_one_only_where_the_index_has_our_byt
 
 
 async def test_a_store_that_is_gone_while_the_registry_is_at_work_ends_the_upload_with_the_lease(part: Part) -> None:
-    part.registry.misbehave = hangs()
-    part.state.fails = {"renew"}
+    async def fail() -> None:
+        part.state.fails = {"renew"}
+
+    part.registry.misbehave = then(hangs(), fail)
     began = time.monotonic()
     with pytest.raises(refusals.StateUnavailable, match="claim"):
         await part.send()

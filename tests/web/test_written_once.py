@@ -319,6 +319,26 @@ async def test_what_becomes_of_a_file_is_told_recorded_and_a_repeat_knows_it(tmp
         assert told((await broker.records())[-1]) == case.repeat
 
 
+@pytest.mark.parametrize(
+    ("names", "status"),
+    [
+        (["401", "an early 413", "400 for another reason", "409 for another reason"], 200),
+        (["500, not kept", "broken off, not kept", "hanging, not kept"], 503),
+    ],
+)
+async def test_after_a_clear_no_the_name_is_free_and_else_it_is_left_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], status: int
+) -> None:
+    """What a registry was sent and did not refuse may arrive late."""
+    monkeypatch.setattr("broker.app.WAIT_SECONDS", 0.2)
+    for name in names:
+        async with wire_registry() as registry, setup(tmp_path, registry).running() as broker:
+            registry.misbehave = CASES[name].misbehave
+            await send(broker, upload(FILE))
+            registry.misbehave = None
+            assert (await send(broker, upload(OTHER))).status_code == status, name
+
+
 async def test_a_damaged_file_that_is_removed_can_be_uploaded_again(tmp_path: Path) -> None:
     async with wire_registry() as registry, setup(tmp_path, registry).running() as broker:
         registry.misbehave = breaks_off(stores=True, alters=True)
