@@ -195,3 +195,12 @@ def test_a_registry_stored_what_it_answered_with_success() -> None:
     }
     assert told == {200: True, 201: True, 299: True, 300: False, 302: False, 400: False, 500: False}
     assert "stored" not in body(kind="upload")
+
+
+def test_a_file_that_the_index_has_is_stored_whatever_the_registry_answered() -> None:
+    told = body(kind="upload", registry_status=500, confirmed=True)
+    assert (told["registry_status"], told["confirmed"], told["stored"]) == (500, True, True)
+    told = body(kind="upload", confirmed=True)
+    assert (told["stored"], "registry_status" in told) == (True, False)
+    told = body(kind="upload", already_stored=True)
+    assert (told["already_stored"], "stored" in told, "confirmed" in told) == (True, False, False)

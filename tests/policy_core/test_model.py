@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.patterns import Projects, normalise
 from broker.policy.model import Issuer, Member, Organization, Policies
 from broker.providers import PROVIDERS
 from tests.fakes import publisher
+from tests.property.strategies import project_texts
 
 
 def test_an_issuer_is_enabled_strict_and_signs_with_rs256_alone() -> None:
@@ -33,7 +38,16 @@ def test_policies_without_files_know_nothing() -> None:
     assert not nothing.issuer_by_url
     assert not nothing.organizations
     assert not nothing.publishers_by_name
+    assert nothing.holder("acme-widgets") is None
     assert (nothing.default_lifetime_seconds, nothing.longest_lifetime_seconds) == (900, 3600)
+
+
+@given(st.lists(project_texts.map(Projects.parse), max_size=6), project_texts.filter(lambda text: "*" not in text))
+def test_a_name_belongs_to_whoever_holds_a_pattern_that_covers_it(held: list[Projects], text: str) -> None:
+    name = normalise(text)
+    rules = Policies(generation="g1", holders={pattern.stem: str(pattern) for pattern in held})
+    covering = {str(pattern) for pattern in held if pattern.covers(name)}
+    assert rules.holder(name) in (covering or {None})
 
 
 def test_a_publisher_is_called_by_its_organization_and_name() -> None:
