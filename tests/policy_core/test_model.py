@@ -46,7 +46,7 @@ def test_policies_without_files_know_nothing() -> None:
 def test_a_name_belongs_to_whoever_holds_a_pattern_that_covers_it(held: list[Projects], text: str) -> None:
     name = normalise(text)
     rules = Policies(generation="g1", holders={pattern.stem: str(pattern) for pattern in held})
-    covering = {str(pattern) for pattern in held if pattern.covers(name)}
+    covering: set[str | None] = {str(pattern) for pattern in held if pattern.covers(name)}
     assert rules.holder(name) in (covering or {None})
 
 
