@@ -17,12 +17,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Protocol
 
 from broker.playground.processes import free_port
 
 USER = "broker"
 PASSWORD = "only-the-broker-knows-this"
 START_SECONDS = 20.0
+
+
+class Registry(Protocol):
+    """What stands behind a gateway, and can be looked into."""
+
+    @property
+    def url(self) -> str:
+        """Where uploads go."""
+
+    @property
+    def username(self) -> str:
+        """Who may upload."""
+
+    @property
+    def password(self) -> str:
+        """Of that user."""
+
+    @property
+    def answers_again(self) -> int:
+        """The status that the same file gets a second time."""
+
+    def stored(self) -> dict[str, str]:
+        """All that is in it: filename -> sha256."""
 
 
 @functools.cache
@@ -52,7 +76,11 @@ class PypiServer:
 
     folder: Path
     server: str = "wsgiref"
-    """What it runs on: `wsgiref`, its default where no other is installed, or `gunicorn`, as in its container."""
+    """What it runs on: `wsgiref`, its default where no other is installed; `waitress`, its default where that is; or
+    `gunicorn`, as in its container."""
+    username: str = USER
+    password: str = PASSWORD
+    answers_again: int = 409
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -74,6 +102,10 @@ class PypiServer:
             if path.is_file()
         }
 
+    def _choice(self) -> str:
+        # It takes waitress, where that is installed, and has no name for it.
+        return "auto" if self.server == "waitress" else self.server
+
     def start(self) -> None:
         """Returns when it answers."""
         self.packages.mkdir(parents=True, exist_ok=True)
@@ -82,7 +114,7 @@ class PypiServer:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-W", "ignore", "-m", "pypiserver", "run", "--server", self.server),
+                    *(sys.executable, "-W", "ignore", "-m", "pypiserver", "run", "--server", self._choice()),
                     *("--interface", "127.0.0.1", "--port", str(self.port), "--disable-fallback"),
                     *("--passwords", str(passwords), "--authenticate", "update", str(self.packages)),
                 ],

@@ -1,0 +1,83 @@
+"""The real clients, with a real devpi behind the gateway instead of a pypiserver."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from broker.playground.packages import Uv
+from broker.playground.session import Playground
+from tests.clients.conftest import Bench, Release
+from tests.clients.test_pdm import QUIET
+from tests.clients.test_twine import UPLOAD, credentials, files
+from tests.clients.test_uv import PUBLISH
+from tests.devpi import Devpi, DevpiIndex
+
+
+class InFrontOf(Playground):
+    """A playground whose broker sends uploads on to a devpi index; its own registry stays empty."""
+
+    def __init__(self, folder: Path, index: DevpiIndex) -> None:
+        super().__init__(folder)
+        self.index = index
+
+    def _broker_settings(self) -> Mapping[str, str]:
+        return {
+            **super()._broker_settings(),
+            "BROKER_REGISTRY_URL": self.index.url,
+            "BROKER_REGISTRY_USERNAME": self.index.username,
+            "BROKER_REGISTRY_PASSWORD": self.index.password,
+        }
+
+
+@pytest.fixture(name="index", scope="module")
+def _index(devpi: Devpi) -> DevpiIndex:
+    return devpi.index()
+
+
+@pytest.fixture(name="bench", scope="module")
+def _bench(tmp_path_factory: pytest.TempPathFactory, index: DevpiIndex) -> Iterator[Bench]:
+    with InFrontOf(tmp_path_factory.mktemp("playground"), index) as playground:
+        yield Bench(playground=playground, uv=Uv.find(playground.folder / "home"))
+
+
+def arrived(index: DevpiIndex, release: Release) -> dict[str, str]:
+    """What the index has of a release's files."""
+    return {name: digest for name, digest in index.stored().items() if name in release.files}
+
+
+@pytest.mark.parametrize("client", ["uv", "pdm"])
+def test_a_wheel_and_an_sdist_arrive_byte_for_byte(bench: Bench, index: DevpiIndex, client: str) -> None:
+    release, before = bench.release(), bench.playground.records()
+    arguments = {"uv": PUBLISH, "pdm": ["publish", "--no-build"]}[client]
+    run = bench.playground.ci.start_run()
+    outcome = bench.run(client, arguments, release, {**QUIET, **run.environment})
+    assert outcome.status == 0, outcome.output
+    assert arrived(index, release) == release.files
+    assert bench.stored(release) == {}
+    uploads = [record for record in bench.new_records(before) if record["kind"] == "upload"]
+    assert [(upload["decision"], upload["registry_status"]) for upload in uploads] == [("allowed", 200)] * 2
+
+
+def test_twine_uploads_with_a_minted_token_and_again_without_harm(bench: Bench, index: DevpiIndex) -> None:
+    """To the same file again, devpi says 200, where pypiserver says 409."""
+    release, token = bench.release(), bench.mint()
+    for _ in range(2):
+        outcome = bench.run("twine", [*UPLOAD, *files(release)], release, credentials(token))
+        assert outcome.status == 0, outcome.output
+        assert arrived(index, release) == release.files
+
+
+def test_other_bytes_under_a_stored_name_are_refused_and_the_stored_file_stays(bench: Bench, index: DevpiIndex) -> None:
+    release = bench.release()
+    assert bench.run("twine", [*UPLOAD, *files(release)], release, credentials(bench.mint())).status == 0
+    for name in release.files:
+        if name.endswith(".whl"):
+            with zipfile.ZipFile(release.folder / "dist" / name, "a") as wheel:
+                wheel.writestr("acme_widgets/more.py", "")
+    outcome = bench.run("twine", [*UPLOAD, "dist/*.whl"], release, credentials(bench.mint()))
+    assert outcome.status != 0
+    assert arrived(index, release) == release.files
