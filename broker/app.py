@@ -22,6 +22,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from broker import __version__, logs, settings
+from broker.devpi import DevpiTokens, ParentToken, index_of
 from broker.exchange import Exchange
 from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
@@ -102,6 +103,7 @@ class _Parts:
             state=self.state,
             clock=clock,
             publish_record=logs.attempt,
+            devpi=_read_devpi(chosen),
         )
         self.gateway = Gateway(
             policies=lambda: policies.current,
@@ -115,7 +117,8 @@ class _Parts:
         )
         self.routes: list[BaseRoute] = [
             *publishing.routes(self.exchange, chosen.upload_path),
-            *uploads.routes(self.gateway, chosen.upload_path),
+            # devpi's own tokens are for devpi: no upload comes here.
+            *(() if self.exchange.devpi else uploads.routes(self.gateway, chosen.upload_path)),
             *operations.routes(self.exchange, policies),
         ]
 
@@ -194,6 +197,23 @@ def _open_state(chosen: Settings) -> State:
         return open_state(chosen.state_address(), retention_days=chosen.audit_days)
     except ValueError as error:
         raise SettingsError(f"BROKER_STATE_URL: {error}.") from error
+
+
+def _read_devpi(chosen: Settings) -> DevpiTokens | None:
+    if chosen.upload_tokens != "devpi":
+        return None
+    try:
+        index = index_of(chosen.registry_url)
+    except ValueError as error:
+        raise SettingsError(f"BROKER_REGISTRY_URL, with BROKER_UPLOAD_TOKENS=devpi: {error}.") from error
+    try:
+        parent = ParentToken.parse(chosen.devpi_token.get_secret_value(), index)
+    except ValueError as error:
+        raise SettingsError(
+            f"BROKER_DEVPI_TOKEN: {error}. Make one as the devpi user __token__: "
+            f"devpi token-create --allowed upload --indexes {index}"
+        ) from error
+    return DevpiTokens(parent=parent, index=index)
 
 
 def signing_key_files(path: Path) -> list[Path]:

@@ -66,6 +66,8 @@ class Attempt:
     """`jti` of the upload token that was minted, used or revoked."""
     expires_at: int = 0
     """Of that token, epoch seconds."""
+    upstream: str = ""
+    """Whose token that is, where not the broker's own: 'devpi', which judges it; no upload with it is seen here."""
     repeated: bool = False
     """The same upload token was given again for the same identity token."""
     project: str = ""
@@ -124,7 +126,7 @@ class Attempt:
                 "members": list(self.grant.members),
                 "projects": sorted(map(str, self.grant.projects)),
             }
-        for name in ("token_id", "expires_at", "repeated", "project", "filename", "sha256", "size_bytes"):
+        for name in ("token_id", "expires_at", "upstream", "repeated", "project", "filename", "sha256", "size_bytes"):
             if value := getattr(self, name):
                 fields[name] = value
         if self.version:

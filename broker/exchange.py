@@ -14,6 +14,7 @@ from typing import Any
 
 from broker import refusals, tokens
 from broker.audit import Attempt, Record
+from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
 from broker.minting import MintedToken, Minter
 from broker.policy import matching
@@ -39,6 +40,8 @@ class Exchange:
     clock: Callable[[], float]
     publish_record: Callable[[Record], None]
     """Tells the log of a record that was stored."""
+    devpi: DevpiTokens | None = None
+    """Where the registry judges tokens of its own: those are minted instead. They cannot be burned."""
 
     async def mint(self, body: Awaitable[bytes], attempt_id: str) -> MintedToken:
         """Decides one exchange, and records it.
@@ -101,10 +104,11 @@ class Exchange:
         )
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
         grant = await asks(policies, identity, self.state, attempt, now=now)
-        minted = self.minter.mint(
+        minted = (self.devpi or self.minter).mint(
             grant, identity, issuer.provider.name, now=now, lifetime_seconds=grant.lifetime_seconds
         )
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
+        attempt.upstream = "devpi" if self.devpi else ""
         return await self._settle(attempt, issuer, identity, claims, minted, now=now)
 
     async def _settle(
@@ -141,7 +145,7 @@ class Exchange:
         attempt.token_id, attempt.expires_at = "", 0
         if issuer.replay == "strict" or not receipt:  # whose record is older than the retention
             raise refusals.ReplayedToken
-        minted = self.minter.repeat(receipt, now)
+        minted = (self.devpi or self.minter).repeat(receipt, now)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
         if await self.state.is_revoked(minted.id):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")

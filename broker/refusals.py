@@ -267,6 +267,13 @@ class MachineRequired(Refusal):
     remedy = "Start the run by hand, or have an admin mark the member `machine: true`."
 
 
+class PrefixNotExpressible(Refusal):
+    """The registry's own upload tokens name projects one by one, and the grant holds a prefix such as `acme-*`."""
+
+    code, status = "prefix-not-expressible", 403
+    remedy = "An admin names the publisher's `projects` exactly, or the operator has uploads go through the gateway."
+
+
 # --- Limits and state ------------------------------------------------------------------------------------------------
 
 
@@ -465,7 +472,7 @@ class RegistryCredential(Refusal):
     """The registry refused the broker's own credential, not yours."""
 
     code, status = "registry-credential", 502
-    remedy = "The operator renews `BROKER_REGISTRY_USERNAME` and `BROKER_REGISTRY_PASSWORD`."
+    remedy = "The operator renews `BROKER_REGISTRY_USERNAME` and `BROKER_REGISTRY_PASSWORD`, or `BROKER_DEVPI_TOKEN`."
 
 
 class RegistryIndex(Refusal):

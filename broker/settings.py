@@ -125,6 +125,15 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{0,40}$",
         description="What upload tokens begin with; stock clients and secret scanners expect `pypi-`.",
     )
+    upload_tokens: Literal["own", "devpi"] = Field(
+        default="own",
+        description="Whose upload tokens are minted: the broker's `own`, for its gateway; or those of a `devpi` with "
+        "devpi-tokens, to which clients then upload themselves.",
+    )
+    devpi_token: SecretStr = Field(
+        default=SecretStr(""),
+        description="The devpi token, of the devpi user `__token__`, that is narrowed for each upload token.",
+    )
     exchanges_per_minute: int = Field(
         default=120, ge=1, description="Exchanges for one repository, project or service account; more are refused."
     )
@@ -263,6 +272,8 @@ def _check_together(settings: Settings) -> None:
             lines.append(f"{PREFIX}{name.upper()}: {path} is no file.")
     if not lines and settings.tls_certificate is not None and settings.tls_key is not None:
         lines += _check_certificate(settings.tls_certificate, settings.tls_key)
+    if settings.upload_tokens == "own" and settings.devpi_token.get_secret_value():
+        lines.append("BROKER_DEVPI_TOKEN is set, and nothing uses it: set BROKER_UPLOAD_TOKENS=devpi too, or neither.")
     if settings.spool is not None and not settings.spool.is_dir():
         lines.append(f"BROKER_SPOOL: {settings.spool} is no folder.")
     if settings.release_days is not None and settings.release_days > settings.audit_days:

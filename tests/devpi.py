@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import pymacaroons  # type: ignore[import-untyped]  # it has no types
 
 from broker.playground.processes import Command, free_port, running
 
@@ -137,3 +138,29 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/+api", trust_env=False, timeout=2).is_success
     except httpx.HTTPError:
         return False
+
+
+def parent_of(
+    *restrictions: str,
+    user: str = TOKEN_USER,
+    identifier: str | None = None,
+    key: str = "devpi's",
+    version: int = pymacaroons.MACAROON_V2,
+    location: str = "",
+) -> str:
+    """A token such as devpi-tokens makes, of no devpi that runs."""
+    macaroon = pymacaroons.Macaroon(
+        location=location, identifier=f"{user}-abcdefgh" if identifier is None else identifier, key=key, version=version
+    )
+    for restriction in restrictions:
+        macaroon.add_first_party_caveat(restriction)
+    return f"devpi-{macaroon.serialize()}"
+
+
+NATIVE: Final = (
+    ("upload_tokens", "devpi"),
+    ("devpi_token", parent_of("allowed=upload")),
+    ("registry_url", "https://devpi.acme.example/acme/prod/"),
+    ("upload_path", "/acme/prod/"),
+)
+"""Settings of a broker that mints tokens of a devpi's; nothing asks that devpi."""

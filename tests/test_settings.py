@@ -49,6 +49,8 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_PORT", "http", "integer"),
         ("BROKER_WORKERS", "0", "greater"),
         ("BROKER_TLS_KEY", "key.pem", "set both, or none"),
+        ("BROKER_DEVPI_TOKEN", "devpi-AgEA", "BROKER_UPLOAD_TOKENS=devpi"),
+        ("BROKER_UPLOAD_TOKENS", "macaroons", "'own' or 'devpi'"),
         ("BROKER_SPOOL", "/nowhere/at/all", "is no folder"),
         ("BROKER_AUDIENC", "x", "Did you mean BROKER_AUDIENCE?"),
         ("BROKER_SOMETHING_ELSE_ENTIRELY", "x", "there is no such setting"),

@@ -93,6 +93,7 @@ def _front(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
                 registry_url=registry.url,
                 registry_username=registry.username,
                 registry_password=registry.password,
+                registry_index_url=registry.url + ("+simple/" if request.param == "devpi" else "simple/"),
             )
         )
         yield Front(served=served, registry=registry, ci=ci)

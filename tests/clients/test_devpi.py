@@ -17,20 +17,15 @@ from tests.clients.test_uv import PUBLISH
 from tests.devpi import Devpi, DevpiIndex
 
 
-class InFrontOf(Playground):
-    """A playground whose broker sends uploads on to a devpi index; its own registry stays empty."""
+class WithDevpi(Playground):
+    """A playground whose broker has other settings; its own registry stays empty."""
 
-    def __init__(self, folder: Path, index: DevpiIndex) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str]) -> None:
         super().__init__(folder)
-        self.index = index
+        self.settings = settings
 
     def _broker_settings(self) -> Mapping[str, str]:
-        return {
-            **super()._broker_settings(),
-            "BROKER_REGISTRY_URL": self.index.url,
-            "BROKER_REGISTRY_USERNAME": self.index.username,
-            "BROKER_REGISTRY_PASSWORD": self.index.password,
-        }
+        return {**super()._broker_settings(), **self.settings}
 
 
 @pytest.fixture(name="index", scope="module")
@@ -40,7 +35,12 @@ def _index(devpi: Devpi) -> DevpiIndex:
 
 @pytest.fixture(name="bench", scope="module")
 def _bench(tmp_path_factory: pytest.TempPathFactory, index: DevpiIndex) -> Iterator[Bench]:
-    with InFrontOf(tmp_path_factory.mktemp("playground"), index) as playground:
+    settings = {
+        "BROKER_REGISTRY_URL": index.url,
+        "BROKER_REGISTRY_USERNAME": index.username,
+        "BROKER_REGISTRY_PASSWORD": index.password,
+    }
+    with WithDevpi(tmp_path_factory.mktemp("playground"), settings) as playground:
         yield Bench(playground=playground, uv=Uv.find(playground.folder / "home"))
 
 

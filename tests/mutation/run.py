@@ -51,6 +51,7 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "broker/policy/model.py": ("tests/policy_core", "tests/test_audit.py"),
     "broker/policy/matching.py": ("tests/policy_core", "tests/providers/test_github.py"),
     "broker/minting.py": ("tests/test_minting.py", "tests/property/test_tokens.py"),
+    "broker/devpi.py": ("tests/test_devpi.py",),
     "broker/audit.py": ("tests/test_audit.py",),
     "broker/gateway/parts.py": ("tests/gateway/test_form_edges.py", "tests/gateway/test_form.py"),
     "broker/gateway/form.py": (

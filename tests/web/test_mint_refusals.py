@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.devpi import NATIVE
 from tests.harness import ACME, AUDIENCE, INDEX, Broker, Setup
 
 pytestmark = pytest.mark.anyio
@@ -138,6 +139,13 @@ ROWS = [
     Row(code="member-expired", status=403, ask=github(), acme=member("alice", "until: 2020-01-31")),
     Row(code="member-not-permitted", status=403, ask=github(actor="carol", actor_id="1003")),
     Row(code="machine-required", status=403, ask=github(actor="deploy[bot]")),
+    Row(
+        code="prefix-not-expressible",
+        status=403,
+        ask=github(),
+        acme=ACME.replace("[acme-widgets, acme-gadgets]", '["acme-*"]'),
+        settings=NATIVE,
+    ),
     Row(code="rate-limited", status=429, ask=two_runs, settings=(("exchanges_per_minute", 1),)),
     Row(code="replayed-token", status=422, ask=twice),
     Row(code="revoked-token", status=403, ask=after_burning),
