@@ -45,26 +45,32 @@ def create_app(
     *,
     clock: Callable[[], float] = time.time,
     issuers: httpx.AsyncBaseTransport | None = None,
+    own_process: bool = True,
 ) -> Starlette:
-    """The broker as an ASGI application.
+    """The broker as an ASGI application, to be served alone or mounted in another.
+
+    Whoever mounts it runs its lifespan, for Starlette does not: `async with app.router.lifespan_context(app)`.
 
     Args:
         given: The settings; read from the environment when None.
         clock: Epoch seconds.
         issuers: How issuers are reached; the network when None.
+        own_process: Set up logging for the whole process, and read policies again at SIGHUP. When False, neither is
+            touched: events, and a copy of each audit record, go to structlog as the application has it.
 
     Raises:
         SettingsError, PolicyErrors: something it is to work with is wrong; nothing was started.
     """
     chosen = given or settings.load()
-    logs.configure(chosen.log_level)
+    if own_process:
+        logs.configure(chosen.log_level)
     policies = PoliciesInForce(
         chosen.policies,
         allow_loopback_issuers=chosen.allow_loopback_issuers,
         stale_after_seconds=chosen.policies_stale_after_hours * 3600,
         clock=clock,
     )
-    parts = _Parts(chosen, policies, read_signing_keys(chosen.signing_keys), clock, issuers)
+    parts = _Parts(chosen, policies, read_signing_keys(chosen.signing_keys), clock, issuers, own_process=own_process)
     app = Starlette(
         routes=parts.routes,
         lifespan=parts.lifespan,
@@ -86,8 +92,11 @@ class _Parts:
         signing: SigningKeys,
         clock: Callable[[], float],
         issuers: httpx.AsyncBaseTransport | None,
+        *,
+        own_process: bool,
     ) -> None:
-        self.chosen = chosen
+        publish_record = logs.attempt if own_process else logs.attempt_as_event
+        self.chosen, self.own_process = chosen, own_process
         self.policies = policies
         self.state = _open_state(chosen)
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
@@ -102,7 +111,7 @@ class _Parts:
             minter=minter,
             state=self.state,
             clock=clock,
-            publish_record=logs.attempt,
+            publish_record=publish_record,
             devpi=_read_devpi(chosen),
         )
         self.gateway = Gateway(
@@ -113,7 +122,7 @@ class _Parts:
             spool=chosen.spool or Path(tempfile.gettempdir()),
             upload_limit_bytes=chosen.upload_limit_bytes,
             clock=clock,
-            publish_record=logs.attempt,
+            publish_record=publish_record,
         )
         self.routes: list[BaseRoute] = [
             *publishing.routes(self.exchange, chosen.upload_path),
@@ -155,7 +164,7 @@ class _Parts:
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
         ]
         try:
-            with _on_hangup(self.policies.read_again):
+            with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
                 yield
         finally:
             for task in work:

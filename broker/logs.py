@@ -6,6 +6,7 @@ names, ids and codes; what a caller of the service sent is at most `info`, and e
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import Any
@@ -56,3 +57,8 @@ def attempt(record: Record) -> None:
     """Logs a stored record as it is: one line of JSON, ready for a log pipeline."""
     sys.stdout.write(f'{{"event":"attempt","level":"info","record":{record.body}}}\n')
     sys.stdout.flush()
+
+
+def attempt_as_event(record: Record) -> None:
+    """Logs a stored record as one of structlog's events, for an application that has set up logging itself."""
+    logger().info("attempt", record=json.loads(record.body))

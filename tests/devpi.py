@@ -102,7 +102,7 @@ class DevpiIndex:
 @contextlib.contextmanager
 def serving_devpi(folder: Path) -> Iterator[Devpi]:
     """Serves a devpi whose data, secret and log are in `folder`, with the users that tests need."""
-    data, secret, password = folder / "data", folder / "secret", secrets.token_urlsafe(24)
+    data, secret, password = folder / "data", folder / "secret", secrets.token_hex(24)
     subprocess.run(
         [
             str(Path(sys.executable).with_name("devpi-init")),

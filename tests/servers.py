@@ -35,12 +35,27 @@ def broker(folder: Path, ci: FakeCI, *, name: str = "broker", **settings: str) -
 
     Two brokers of one folder are replicas: they share policies, signing key and (unless told otherwise) state.
     """
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    log = folder / f"{name}.log"
+    command = Command(
+        name=name,
+        module="broker",
+        arguments=("serve",),
+        environment=variables(folder, ci, **{"port": str(port), **settings}),
+        folder=folder,
+        log=log,
+    )
+    with running(command, lambda: is_ready(url)) as process:
+        yield Served(url=url, pid=process.pid, log=log)
+
+
+def variables(folder: Path, ci: FakeCI, **settings: str) -> dict[str, str]:
+    """`BROKER_*` for a broker whose policies, signing key, state and spool are in a folder, with changes."""
     index = "\n".join(
         ["issuers:", *(f"  {kind}: {{provider: {kind}, url: '{url}'}}" for kind, url in ci.urls.items()), ""]
     )
     written = Setup(folder=folder, index=index, acme=ACME, settings={"allow_loopback_issuers": True}).write()
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
     values = {
         "policies": str(written.policies),
         "public_url": "https://upload.acme.example",
@@ -49,25 +64,15 @@ def broker(folder: Path, ci: FakeCI, *, name: str = "broker", **settings: str) -
         "signing_keys": str(written.signing_keys),
         "registry_url": "http://127.0.0.1:9/",
         "spool": str(written.spool),
-        "port": str(port),
         "allow_loopback_issuers": "true",
         "exchanges_per_minute": "100000",
         **settings,
     }
-    log = folder / f"{name}.log"
-    command = Command(
-        name=name,
-        module="broker",
-        arguments=("serve",),
-        environment={f"BROKER_{setting.upper()}": text for setting, text in values.items()},
-        folder=folder,
-        log=log,
-    )
-    with running(command, lambda: _is_ready(url)) as process:
-        yield Served(url=url, pid=process.pid, log=log)
+    return {f"BROKER_{setting.upper()}": text for setting, text in values.items()}
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
+    """Whether a broker answers there, and says so."""
     try:
         return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == httpx.codes.OK
     except httpx.HTTPError:

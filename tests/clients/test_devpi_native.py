@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,11 +15,15 @@ import pytest
 
 from broker.devpi import ParentToken
 from broker.playground.packages import Uv
+from broker.playground.processes import Command, free_port, running
 from tests.clients.conftest import Bench
 from tests.clients.test_devpi import WithDevpi, arrived
 from tests.clients.test_twine import UPLOAD, credentials, files
+from tests.clients.test_uv import PUBLISH
 from tests.devpi import TOKEN_USER, Devpi, DevpiIndex
 from tests.gateway.uploads import CONTENT_TYPE, WHEEL, fields_of, join, pack_wheel, parts_of, upload
+from tests.servers import variables
+from tests.test_mounting import APPLICATION
 
 FILE = pack_wheel()
 VICTIM = "victim-1.0-py3-none-any.whl"
@@ -115,6 +121,66 @@ def test_an_expired_token_uploads_nothing(native: Native) -> None:
         narrowed = ("allowed=upload", f"expires={expires}", f"indexes={native.index.name}", "projects=acme-widgets")
         assert native.ask(parent.narrow(narrowed), upload()) == status
         assert (native.index.stored() == before) == (status == 403)
+
+
+PROXY = """
+import os
+
+import httpx
+from starlette.responses import Response
+
+
+async def devpi(request):
+    headers = {name: request.headers[name] for name in ("authorization", "content-type")}
+    async with httpx.AsyncClient(base_url=os.environ["DEVPI"], trust_env=False) as client:
+        answer = await client.post(request.url.path, content=await request.body(), headers=headers)
+    return Response(answer.content, answer.status_code)
+
+
+app.routes.insert(0, Route("/acme/{rest:path}", devpi, methods=["POST"]))
+"""
+"""One host for both, as nginx would make it: tokens from the broker, all below /acme/ from devpi."""
+
+
+def test_uv_s_own_trusted_publishing_goes_to_devpi_where_both_share_a_host(bench: Bench, native: Native) -> None:
+    """And the broker is mounted in an application that serves something else too."""
+    folder, port = bench.playground.folder / "shared", free_port()
+    folder.mkdir()
+    (folder / "application.py").write_text(APPLICATION + PROXY, encoding="utf-8")
+    settings = {
+        "upload_tokens": "devpi",
+        "devpi_token": native.parent,
+        "registry_url": native.index.url,
+        "public_url": f"https://127.0.0.1:{port}",
+        "upload_path": f"/{native.index.name}/",
+    }
+    certificates = bench.playground.certificates
+    command = Command(
+        name="devpi and the broker on one host",
+        module="uvicorn",
+        arguments=(
+            *("application:app", "--port", str(port)),
+            *("--ssl-certfile", str(certificates.certificate), "--ssl-keyfile", str(certificates.key)),
+        ),
+        environment={**variables(folder, bench.playground.ci, **settings), "DEVPI": native.index.devpi.url},
+        folder=folder,
+        log=folder / "log",
+    )
+    context = ssl.create_default_context(cafile=str(certificates.authority))
+    root = f"https://127.0.0.1:{port}"
+
+    def is_there() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{root}/hello", verify=context, trust_env=False).is_success
+        return False
+
+    release, run = bench.release(), bench.playground.ci.start_run()
+    with running(command, is_there):
+        environment = {**run.environment, "UV_PUBLISH_URL": f"{root}/{native.index.name}/"}
+        outcome = bench.run("uv", PUBLISH, release, environment)
+    assert outcome.status == 0, outcome.output
+    assert [masked[:6] for masked in outcome.masked] == ["devpi-"]
+    assert arrived(native.index, release) == release.files
 
 
 TRICKS: dict[str, Callable[[Native, str], int]] = {
