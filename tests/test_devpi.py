@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from typing import Any
 
 import pymacaroons  # type: ignore[import-untyped]  # it has no types
@@ -13,7 +14,7 @@ from devpi_tokens.restrictions import get_restrictions_from_token  # type: ignor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.devpi import LONGEST_PARENT, DevpiTokens, ParentToken, index_of, token_id
+from broker.devpi import DevpiTokens, ParentToken, index_of, token_id
 from broker.minting import MintedToken
 from tests.devpi import parent_of
 from tests.fakes import NOW, granted, identity, organization, policies, publisher, refused
@@ -167,13 +168,16 @@ WRONG = {
         "devpi-" + base64.urlsafe_b64encode(base64.urlsafe_b64decode(parent_of()[6:] + "==") + b"\x00").decode(),
         "no devpi token",
     ),
+    "of a user in no encoding": (
+        "devpi-" + base64.urlsafe_b64encode(b"\x02\x02\x01\xff\x00\x00\x06\x20" + b"x" * 32).decode(),
+        "another devpi user",
+    ),
     "two signatures": (
         "devpi-"
         + base64.urlsafe_b64encode(base64.urlsafe_b64decode(parent_of()[6:] + "==") + b"\x06\x20" + b"x" * 32).decode(),
         "no devpi token",
     ),
     "broken over two lines": (f"{PARENT[:40]}\n{PARENT[40:]}", "no devpi token"),
-    "endless": ("devpi-" + "A" * (LONGEST_PARENT + 4), "no devpi token"),
     "another user's": (parent_of(user="bob"), "another devpi user"),
     "another user's whose name begins alike": (parent_of(user="__token__-x"), "another devpi user"),
     "nobody's": (parent_of(user=""), "another devpi user"),
@@ -239,5 +243,5 @@ def test_what_is_no_index_s_url_is_refused(url: str) -> None:
 def test_a_receipt_names_its_projects_and_end() -> None:
     """What is read back is what is written: the format is the state's, and outlives a version."""
     stored = json.loads(mint("acme-widgets").receipt)
-    assert stored["kid"].startswith("devpi:")
+    assert re.fullmatch("devpi:[0-9a-f]{32}:acme/prod", stored["kid"])
     assert stored["claims"] == {"exp": NOW + 900, "projects": ["acme-widgets"]}
