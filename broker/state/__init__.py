@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from broker.api_tokens import ApiToken
 from broker.audit import Record
 
 DEADLINE_SECONDS: Final = 2.0
@@ -245,6 +246,18 @@ class State(Protocol):
         """Concludes a claim of which nobody knows what the registry made: until its lease ends, the name can be claimed
         for the same bytes alone, then for any. Does nothing where it is not the claim's any more.
         """
+
+    async def store_api_token(self, token: ApiToken) -> None:
+        """Keeps an API token until its time is over."""
+
+    async def api_token(self, token_id: str) -> ApiToken | None:
+        """The API token of that id."""
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        """All that are kept, oldest first."""
+
+    async def remove_api_token(self, token_id: str) -> bool:
+        """Forgets an API token, so that it is good for nothing from now on; whether there was one."""
 
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """Keeps an issuer's keys (by URL), so that a restart survives the issuer's outage. Newer ones stay."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from typing import Any
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
+from broker.api_tokens import ApiToken
 from broker.audit import Record
 from broker.refusals import StateUnavailable
 from broker.state import (
@@ -177,6 +179,38 @@ class RedisState:
     async def _conclude(self, claim: Claim, how: str, milliseconds: int = 0, now: float = 0.0) -> bool:
         arguments: list[Argument] = [to_bytes(claim.attempt), how, milliseconds, repr(now)]
         return bool(await self._run(scripts.CONCLUDE, [self._file(claim.name)], arguments))
+
+    async def store_api_token(self, token: ApiToken) -> None:
+        """As `State.store_api_token`."""
+        kept = dataclasses.asdict(token)
+        fields = [part for name in kept for part in (name, to_bytes(str(kept[name])))]
+        milliseconds = (token.expires_at - token.created_at) * 1000
+        arguments: list[Argument] = [to_bytes(token.id), token.created_at, milliseconds, *fields]
+        await self._run(scripts.STORE_API_TOKEN, self._keys_of_token(token.id), arguments)
+
+    async def api_token(self, token_id: str) -> ApiToken | None:
+        """As `State.api_token`."""
+        names = [one.name for one in dataclasses.fields(ApiToken)]
+        kept = await self._command("HMGET", self._key("api-token", token_id), *names)
+        if kept[0] is None:
+            return None
+        texts = dict(zip(names, map(to_text, kept), strict=True))
+        times = {name: int(texts.pop(name)) for name in ("created_at", "expires_at")}
+        return ApiToken(**texts, **times)  # type: ignore[arg-type]  # texts and numbers, by their names
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        """As `State.api_tokens`."""
+        ids = await self._command("ZRANGE", self._key("api-tokens"), 0, -1)
+        found = [await self.api_token(to_text(one)) for one in ids]
+        return [token for token in found if token is not None]
+
+    async def remove_api_token(self, token_id: str) -> bool:
+        """As `State.remove_api_token`."""
+        keys = self._keys_of_token(token_id)
+        return bool(await self._run(scripts.REMOVE_API_TOKEN, keys, [to_bytes(token_id)], repeatable=False))
+
+    def _keys_of_token(self, token_id: str) -> Sequence[bytes]:
+        return self._key("api-token", token_id), self._key("api-tokens")
 
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """As `State.store_keys`."""

@@ -158,6 +158,27 @@ return found
 """
 )
 
+STORE_API_TOKEN: Final = Script(
+    """
+-- KEYS: the token, the ids of all. ARGV: id, when it was made, ms to keep it, its fields and values.
+local fields = {}
+for i = 4, #ARGV do fields[#fields + 1] = ARGV[i] end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], unpack(fields))
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+redis.call('ZADD', KEYS[2], ARGV[2], ARGV[1])
+return 1
+"""
+)
+
+REMOVE_API_TOKEN: Final = Script(
+    """
+-- KEYS: the token, the ids of all. ARGV: id. Answers whether there was one.
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('DEL', KEYS[1])
+"""
+)
+
 STORE_KEYS: Final = Script(
     """
 -- KEYS: the issuer. ARGV: when its keys were fetched, the document.

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from broker.api_tokens import ApiToken
 from broker.audit import Record
 from broker.state import (
     REVOCATION_MARGIN_SECONDS,
@@ -28,6 +29,8 @@ from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
 from broker.state.sqlite_settling import APPEND, Settling, insert, row_of
 from broker.state.sqlite_worker import Worker
+
+_COLUMNS = "key, until, created_at, name, role, digest"
 
 
 class SQLiteState:
@@ -143,6 +146,46 @@ class SQLiteState:
         """As `State.leave`."""
         await self._writer.do(lambda cursor: sqlite_claims.leave(cursor, claim))
 
+    async def store_api_token(self, token: ApiToken) -> None:
+        """As `State.store_api_token`."""
+        texts = map(to_bytes, (token.name, token.role, token.digest))
+        row = (to_bytes(token.id), token.expires_at, token.created_at, *texts)
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            self._sweeper.note(token.created_at)
+            insert(cursor, f"INSERT OR REPLACE INTO api_tokens ({_COLUMNS}) VALUES", [row])
+
+        await self._writer.do(work)
+
+    async def api_token(self, token_id: str) -> ApiToken | None:
+        """As `State.api_token`."""
+        key = to_bytes(token_id)
+
+        def work(cursor: sqlite3.Cursor) -> ApiToken | None:
+            cursor.execute(f"SELECT {_COLUMNS} FROM api_tokens WHERE key = ?", (key,))  # noqa: S608 - ours
+            row = cursor.fetchone()
+            return None if row is None else _api_token(row)
+
+        return await self._reader.do(work)
+
+    async def api_tokens(self) -> Sequence[ApiToken]:
+        """As `State.api_tokens`."""
+
+        def work(cursor: sqlite3.Cursor) -> list[ApiToken]:
+            cursor.execute(f"SELECT {_COLUMNS} FROM api_tokens ORDER BY created_at, key")  # noqa: S608 - ours
+            return [_api_token(row) for row in cursor]
+
+        return await self._reader.do(work)
+
+    async def remove_api_token(self, token_id: str) -> bool:
+        """As `State.remove_api_token`."""
+        key = to_bytes(token_id)
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            return cursor.execute("DELETE FROM api_tokens WHERE key = ?", (key,)).rowcount == 1
+
+        return await self._writer.do(work)
+
     async def store_keys(self, issuer: str, keys: StoredKeys) -> None:
         """As `State.store_keys`."""
         row = (to_bytes(issuer), keys.fetched_at, to_bytes(keys.document))
@@ -180,3 +223,9 @@ class SQLiteState:
         """As `State.close`."""
         await self._reader.close()
         await self._writer.close()
+
+
+def _api_token(row: tuple[bytes, int, int, bytes, bytes, bytes]) -> ApiToken:
+    key, until, created_at, *texts = row
+    name, role, digest = map(to_text, texts)
+    return ApiToken(id=to_text(key), name=name, role=role, digest=digest, created_at=created_at, expires_at=until)

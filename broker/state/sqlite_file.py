@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -62,7 +62,15 @@ CREATE TABLE files (
 PRAGMA user_version = 2;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES)
+_API_TOKENS = """
+CREATE TABLE api_tokens (
+    key BLOB PRIMARY KEY, until INTEGER NOT NULL, created_at INTEGER NOT NULL, name BLOB NOT NULL, role BLOB NOT NULL,
+    digest BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 3;
+"""
+
+_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -139,7 +147,7 @@ class Sweeper:
     It has no clock of its own but for when to work: what is over is decided by the latest `now` of a caller.
     """
 
-    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000), ("files", 1))
+    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000), ("files", 1), ("api_tokens", 1))
 
     def __init__(self, retention_days: int) -> None:
         self._retention_seconds = retention_days * 86400

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from broker.api_tokens import ApiToken
 from broker.refusals import StateUnavailable
 from broker.state import (
     Busy,
@@ -447,3 +448,38 @@ async def test_each_of_many_at_once_is_given_its_own_receipt_again(state: State)
     assert set(await asyncio.gather(*map(state.settle, first))) == {Settled()}
     again = [replace(one, record=record(at=one.now), receipt="{}") for one in first]
     assert await asyncio.gather(*map(state.settle, again)) == [Spent(receipt=one.receipt) for one in first]
+
+
+# --- API tokens ------------------------------------------------------------------------------------------------------
+
+
+def api_token(name: str = "devpi", *, created_at: float = 0, seconds: int = 600) -> ApiToken:
+    """An API token of its own."""
+    return ApiToken.make(name, "registry", now=created_at or time.time(), seconds=seconds)[1]
+
+
+async def test_an_api_token_is_kept_by_its_id_until_it_is_removed(state: State) -> None:
+    token, other = api_token(), api_token("nexus")
+    await state.store_api_token(token)
+    await state.store_api_token(other)
+    assert await state.api_token(token.id) == token
+    assert await state.remove_api_token(token.id) is True
+    assert await state.remove_api_token(token.id) is False
+    assert await state.api_token(token.id) is None
+    assert await state.api_token(other.id) == other
+
+
+async def test_an_unknown_api_token_is_none(state: State) -> None:
+    assert [await state.api_token(text) for text in HOSTILE] == [None] * len(HOSTILE)
+    assert await state.remove_api_token("0123456789abcdef") is False
+
+
+async def test_api_tokens_are_listed_oldest_first(state: State) -> None:
+    now = int(time.time())
+    tokens = [api_token(f"number {at}", created_at=now + at) for at in (3, 1, 2)]
+    for token in tokens:
+        await state.store_api_token(token)
+    listed = [token for token in await state.api_tokens() if token in tokens]
+    assert [token.name for token in listed] == ["number 1", "number 2", "number 3"]
+    await state.remove_api_token(tokens[0].id)
+    assert tokens[0] not in await state.api_tokens()
