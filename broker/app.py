@@ -34,7 +34,7 @@ from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
-from broker.web import operations, publishing, uploads
+from broker.web import oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
@@ -128,6 +128,7 @@ class _Parts:
             *publishing.routes(self.exchange, chosen.upload_path),
             # devpi's own tokens are for devpi: no upload comes here.
             *(() if self.exchange.devpi else uploads.routes(self.gateway, chosen.upload_path)),
+            *oauth.routes(self.exchange),
             *operations.routes(self.exchange, policies),
         ]
 

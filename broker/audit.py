@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
+from broker.minting import NOT_NARROWED, Narrowing
 from broker.policy.matching import Considered, Grant
 from broker.providers import Identity
 from broker.refusals import Refusal
@@ -22,6 +23,22 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 _FIRST_NO: Final = 300
 """The broker may allow an upload that the registry then refuses: a file of that name is there already, most often."""
+
+_WHERE_KNOWN: Final = {
+    "token_id": "token_id",
+    "expires_at": "expires_at",
+    "upstream": "upstream",
+    "repeated": "repeated",
+    "project": "project",
+    "filename": "filename",
+    "sha256": "sha256",
+    "size_bytes": "size_bytes",
+    "version": "release",
+    "already_stored": "already_stored",
+    "confirmed": "confirmed",
+    "registry_status": "registry_status",
+}
+"""Fields of an attempt -> what a record calls them, where they hold something."""
 
 MOST_CONSIDERED: Final = 20
 """Publishers that a record lists; with more in one repository, the first ones stand for all."""
@@ -68,6 +85,8 @@ class Attempt:
     """Of that token, epoch seconds."""
     upstream: str = ""
     """Whose token that is, where not the broker's own: 'devpi', which judges it; no upload with it is seen here."""
+    narrowing: Narrowing = NOT_NARROWED
+    """What the client asked the token to be narrowed to."""
     repeated: bool = False
     """The same upload token was given again for the same identity token."""
     project: str = ""
@@ -126,14 +145,9 @@ class Attempt:
                 "members": list(self.grant.members),
                 "projects": sorted(map(str, self.grant.projects)),
             }
-        for name in ("token_id", "expires_at", "upstream", "repeated", "project", "filename", "sha256", "size_bytes"):
-            if value := getattr(self, name):
-                fields[name] = value
-        if self.version:
-            fields["release"] = self.version
-        for name in ("already_stored", "confirmed", "registry_status"):
-            if value := getattr(self, name):
-                fields[name] = value
+        if narrowed := self.narrowing.as_claims():
+            fields["narrowed_to"] = narrowed
+        fields |= {name: value for attribute, name in _WHERE_KNOWN.items() if (value := getattr(self, attribute))}
         if self.registry_status or self.confirmed:
             fields["stored"] = self.confirmed or self.registry_status < _FIRST_NO
         return fields

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from broker import refusals
-from broker.minting import MintedToken
+from broker.minting import NARROWED_OTHERWISE, NOT_NARROWED, MintedToken, Narrowing
 from broker.policy.matching import Grant
 from broker.providers import Identity
 
@@ -108,16 +108,28 @@ class DevpiTokens:
     """Such as 'acme/prod'."""
 
     def mint(
-        self, grant: Grant, identity: Identity, provider: str, *, now: float, lifetime_seconds: int
+        self,
+        grant: Grant,
+        identity: Identity,
+        provider: str,
+        *,
+        now: float,
+        lifetime_seconds: int,
+        narrowing: Narrowing = NOT_NARROWED,
     ) -> MintedToken:
         """Makes the upload token that a grant earned. It does not outlive the parent.
 
         Raises:
+            UnsupportedFeature: it is to be narrowed to what devpi's tokens cannot say.
+            ProjectNotGranted: the project that it is to be narrowed to is not in the grant.
             PrefixNotExpressible: the grant holds more than names.
             RegistryCredential: the parent's own time is over.
         """
         del identity, provider  # devpi asks for no more than what the token says
-        prefixes = sorted(str(projects) for projects in grant.projects if projects.is_prefix)
+        if narrowing != Narrowing(project=narrowing.project):
+            raise refusals.UnsupportedFeature("devpi's tokens can be narrowed to a project, and to nothing else")
+        granted = narrowing.projects_of(grant)
+        prefixes = sorted(str(projects) for projects in granted if projects.is_prefix)
         if prefixes:
             raise refusals.PrefixNotExpressible(f"the grant holds {prefixes[0]!r}, and devpi's tokens know only names")
         expires_at = int(now) + lifetime_seconds
@@ -125,28 +137,31 @@ class DevpiTokens:
             expires_at = min(expires_at, self.parent.expires_at)
         if expires_at <= now:
             raise refusals.RegistryCredential("the devpi token that the broker narrows has expired")
-        return self._minted(expires_at, sorted(map(str, grant.projects)))
+        return self._minted(expires_at, sorted(map(str, granted)), narrowing)
 
-    def repeat(self, receipt: str, now: float) -> MintedToken:
+    def repeat(self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED) -> MintedToken:
         """The same token again.
 
         Raises:
-            ReplayedToken: its time is over, or it was no token of this parent's for this index.
+            ReplayedToken: its time is over, it was no token of this parent's for this index, or narrowed otherwise.
         """
         stored = json.loads(receipt)
+        if Narrowing.from_claims(stored["claims"]) != narrowing:
+            raise refusals.ReplayedToken(NARROWED_OTHERWISE)
         if stored["kid"] != self._key() or now >= stored["claims"]["exp"]:
             raise refusals.ReplayedToken("the identity token was exchanged before, and its upload token has expired")
-        return self._minted(stored["claims"]["exp"], stored["claims"]["projects"])
+        return self._minted(stored["claims"]["exp"], stored["claims"]["projects"], narrowing)
 
-    def _minted(self, expires_at: int, projects: list[str]) -> MintedToken:
+    def _minted(self, expires_at: int, projects: list[str], narrowing: Narrowing) -> MintedToken:
         text = self.parent.narrow(
             ("allowed=upload", f"expires={expires_at}", f"indexes={self.index}", f"projects={','.join(projects)}")
         )
+        claims = {"exp": expires_at, "projects": projects, **narrowing.as_claims()}
         return MintedToken(
             text=text,
             id=token_id(text),
             expires_at=expires_at,
-            receipt=json.dumps({"kid": self._key(), "claims": {"exp": expires_at, "projects": projects}}),
+            receipt=json.dumps({"kid": self._key(), "claims": claims}),
         )
 
     def _key(self) -> str:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from broker import refusals, tokens
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
-from broker.minting import MintedToken, Minter
+from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken
+from broker.patterns import Projects, intersect
 from broker.policy import matching
 from broker.policy.model import Issuer, Policies
 from broker.providers import Identity
@@ -43,18 +44,23 @@ class Exchange:
     devpi: DevpiTokens | None = None
     """Where the registry judges tokens of its own: those are minted instead. They cannot be burned."""
 
-    async def mint(self, body: Awaitable[bytes], attempt_id: str) -> MintedToken:
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Of PEP 807, what can be asked for. devpi counts no uses."""
+        return (MULTI_USE,) if self.devpi else FEATURES
+
+    async def mint(self, request: Awaitable[MintRequest], attempt_id: str) -> MintedToken:
         """Decides one exchange, and records it.
 
         Args:
-            body: The request's, still to be read: what goes wrong there is part of the attempt.
+            request: Still to be read: what goes wrong there is part of the attempt.
 
         Raises:
             Refusal: with its record written; or StateUnavailable, when it could not be.
         """
         attempt = Attempt(kind="mint", id=attempt_id, started_at=self.clock())
         try:
-            return await self._decide(body, attempt)
+            return await self._decide(request, attempt)
         except refusals.Refusal as refusal:
             attempt.refusal = refusal
             await self._record(attempt)
@@ -71,24 +77,19 @@ class Exchange:
             token = self.minter.read(text, attempt.started_at)
         except refusals.Refusal:
             return
-        attempt.generation, attempt.issuer, attempt.identity = (
-            self.policies().generation,
-            token.identity.issuer,
-            token.identity,
-        )
-        attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
+        note_token(attempt, token, self.policies())
         record = attempt.record()
         await self.state.revoke(token.id, token.expires_at, record)
         self.publish_record(record)
 
-    async def _decide(self, body: Awaitable[bytes], attempt: Attempt) -> MintedToken:
-        text = read_request(await body)
+    async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
+        asked = await request
         # Read now and not before: the caller decides how long a body takes, and at the moment it began, a token that
         # was spent and forgotten since, or found later, is still good.
         now, policies = self.clock(), self.policies()
         attempt.generation = policies.generation
         matching.require_current(policies, now)
-        unverified = tokens.peek(text)
+        unverified = tokens.peek(asked.token)
         attempt.issuer = unverified.issuer[: tokens.LONGEST_CLAIM]
         issuer = matching.find_issuer(policies, unverified.issuer)
         attempt.issuer = issuer.name
@@ -105,10 +106,15 @@ class Exchange:
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
         grant = await asks(policies, identity, self.state, attempt, now=now)
         minted = (self.devpi or self.minter).mint(
-            grant, identity, issuer.provider.name, now=now, lifetime_seconds=grant.lifetime_seconds
+            grant,
+            identity,
+            issuer.provider.name,
+            now=now,
+            lifetime_seconds=grant.lifetime_seconds,
+            narrowing=asked.narrowing,
         )
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
-        attempt.upstream = "devpi" if self.devpi else ""
+        attempt.narrowing, attempt.upstream = asked.narrowing, "devpi" if self.devpi else ""
         return await self._settle(attempt, issuer, identity, claims, minted, now=now)
 
     async def _settle(
@@ -145,7 +151,7 @@ class Exchange:
         attempt.token_id, attempt.expires_at = "", 0
         if issuer.replay == "strict" or not receipt:  # whose record is older than the retention
             raise refusals.ReplayedToken
-        minted = (self.devpi or self.minter).repeat(receipt, now)
+        minted = (self.devpi or self.minter).repeat(receipt, now, attempt.narrowing)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
         if await self.state.is_revoked(minted.id):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
@@ -162,8 +168,17 @@ class Exchange:
         self.publish_record(record)
 
 
-def read_request(body: bytes) -> str:
-    """The identity token of a mint request, whatever its Content-Type.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintRequest:
+    """What a client asks for."""
+
+    token: str = field(repr=False)
+    """The identity token, which nobody has looked at yet."""
+    narrowing: Narrowing = NOT_NARROWED
+
+
+def read_request(body: bytes) -> MintRequest:
+    """A mint request, whatever its Content-Type.
 
     Raises:
         MalformedRequest: the body is no JSON object with a string `token`.
@@ -173,7 +188,10 @@ def read_request(body: bytes) -> str:
     features = request.get("features", [])
     if not isinstance(features, list) or any(feature not in FEATURES for feature in features):
         raise refusals.UnsupportedFeature
-    return str(request["token"])
+    single = SINGLE_USE in features
+    if single and MULTI_USE in features:
+        raise refusals.UnsupportedFeature(f"{SINGLE_USE!r} and {MULTI_USE!r} exclude each other")
+    return MintRequest(token=request["token"], narrowing=Narrowing(uses=1 if single else 0))
 
 
 def parse_request(body: bytes) -> dict[str, Any]:
@@ -191,8 +209,10 @@ def parse_request(body: bytes) -> dict[str, Any]:
     return request
 
 
-FEATURES = ("multi-use-token",)
-"""Of PEP 807, what discovery offers."""
+SINGLE_USE: Final = "single-use-token"
+MULTI_USE: Final = "multi-use-token"
+FEATURES: Final = (SINGLE_USE, MULTI_USE)
+"""Of PEP 807, what discovery offers; without either, a token is good for any number of uploads."""
 
 
 async def asks(
@@ -221,6 +241,33 @@ async def asks(
     attempt.considered = matching.consider(found, identity, await state.pins(pinned) if pinned else {})
     attempt.grant = matching.grant(policies, identity, attempt.considered, now)
     return attempt.grant
+
+
+def note_token(attempt: Attempt, token: UploadToken, policies: Policies) -> None:
+    """Notes which upload token an attempt is about, and under which policies."""
+    attempt.issuer, attempt.identity, attempt.generation = token.identity.issuer, token.identity, policies.generation
+    attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
+
+
+async def covers_now(
+    policies: Policies, token: UploadToken, state: State, attempt: Attempt, *, now: float
+) -> frozenset[Projects]:
+    """What an upload token covers at this moment: what it was minted for, and both gates still give.
+
+    Its time is not asked: an upload that was begun in time may end after it.
+
+    Raises:
+        PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
+    """
+    note_token(attempt, token, policies)
+    matching.require_current(policies, now)
+    if await state.is_revoked(token.id):
+        raise refusals.RevokedToken
+    issuer = policies.issuers.get(token.identity.issuer)
+    if issuer is None or issuer.disabled:
+        raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
+    grant = await asks(policies, token.identity, state, attempt, now=now, publishers=token.publishers)
+    return intersect(token.projects, grant.projects)
 
 
 def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:

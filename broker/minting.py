@@ -98,6 +98,52 @@ class SigningKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowing:
+    """What a client asks its upload token to be good for at most; by default nothing is asked."""
+
+    project: str = ""
+    """Normalised; instead of all that the grant covers."""
+    version: str = ""
+    """Of the one release, in its normal form."""
+    sha256: tuple[str, ...] = ()
+    """Of the files, hexadecimal in lower case."""
+    uses: int = 0
+    """How many files; the same file again is not counted again."""
+
+    def as_claims(self) -> dict[str, Any]:
+        """What of it was asked for, as an upload token carries it. The project is in `projects`, too."""
+        told = {"project": self.project, "version": self.version, "sha256": list(self.sha256), "uses": self.uses}
+        return {name: value for name, value in told.items() if value}
+
+    def projects_of(self, grant: Grant) -> frozenset[Projects]:
+        """What is left of a grant's projects.
+
+        Raises:
+            ProjectNotGranted: the one that is asked for is not in the grant.
+        """
+        if not self.project:
+            return grant.projects
+        if not grant.covers(self.project):
+            raise refusals.ProjectNotGranted(f"the grant does not cover {self.project[:100]!r}")
+        return frozenset({Projects(self.project)})
+
+    @classmethod
+    def from_claims(cls, claims: Mapping[str, Any]) -> Self:
+        """The reverse, for claims that the broker signed itself."""
+        return cls(
+            project=claims.get("project", ""),
+            version=claims.get("version", ""),
+            sha256=tuple(claims.get("sha256", ())),
+            uses=claims.get("uses", 0),
+        )
+
+
+NOT_NARROWED: Final = Narrowing()
+
+NARROWED_OTHERWISE: Final = "the identity token was exchanged before, for a token that is narrowed otherwise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MintedToken:
     """An upload token, and what is kept of it."""
 
@@ -119,6 +165,7 @@ class UploadToken:
     projects: frozenset[Projects]
     identity: Identity
     expires_at: int
+    narrowing: Narrowing = NOT_NARROWED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +184,20 @@ class Minter:
     prefix: str = "pypi-"
 
     def mint(
-        self, grant: Grant, identity: Identity, provider: str, *, now: float, lifetime_seconds: int
+        self,
+        grant: Grant,
+        identity: Identity,
+        provider: str,
+        *,
+        now: float,
+        lifetime_seconds: int,
+        narrowing: Narrowing = NOT_NARROWED,
     ) -> MintedToken:
-        """Makes the upload token that a grant earned."""
+        """Makes the upload token that a grant earned, or a narrower one.
+
+        Raises:
+            ProjectNotGranted: the project that it is to be narrowed to is not in the grant.
+        """
         issued_at = int(now)
         claims = {
             "iss": self.issuer,
@@ -150,20 +208,23 @@ class Minter:
             "nbf": issued_at,
             "exp": issued_at + lifetime_seconds,
             "scope": SCOPE,
-            "projects": sorted(map(str, grant.projects)),
+            "projects": sorted(map(str, narrowing.projects_of(grant))),
             "publishers": [publisher.id for publisher in grant.publishers],
             "provider": provider,
             "identity": identity.as_claims(),
+            **narrowing.as_claims(),
         }
         return self._sign(claims, self.keys.signing)
 
-    def repeat(self, receipt: str, now: float) -> MintedToken:
+    def repeat(self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED) -> MintedToken:
         """The same token again.
 
         Raises:
-            ReplayedToken: its time is over, or the key that signed it is gone.
+            ReplayedToken: its time is over, the key that signed it is gone, or it was narrowed otherwise.
         """
         stored = json.loads(receipt)
+        if Narrowing.from_claims(stored["claims"]) != narrowing:
+            raise refusals.ReplayedToken(NARROWED_OTHERWISE)
         key = self.keys.find(stored["kid"])
         if key is None or now >= stored["claims"]["exp"]:
             raise refusals.ReplayedToken("the identity token was exchanged before, and its upload token has expired")
@@ -188,6 +249,7 @@ class Minter:
                 projects=frozenset(map(Projects.parse, claims["projects"])),
                 identity=PROVIDERS[claims["provider"]].trust.identity.from_claims(claims["identity"]),
                 expires_at=claims["exp"],
+                narrowing=Narrowing.from_claims(claims),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise refusals.InvalidUploadToken(

@@ -90,6 +90,29 @@ class UnsupportedFeature(Refusal):
     remedy = "Ask only for features that `/.well-known/pytp` lists, or for none."
 
 
+class InvalidClient(Refusal):
+    """The caller did not show an API token that may do this."""
+
+    code, status = "invalid-client", 401
+    remedy = (
+        "Send an API token that `broker tokens new` made, with Basic credentials (its id and the token) or as Bearer."
+    )
+
+
+class InvalidTarget(Refusal):
+    """The token exchange names another index than the broker's."""
+
+    code, status = "invalid-target", 400
+    remedy = "Leave `audience` and `resource` out, or send the audience or the upload URL."
+
+
+class UnsupportedGrant(Refusal):
+    """The token endpoint was asked for something else than a token exchange."""
+
+    code, status = "unsupported-grant", 400
+    remedy = "Send `grant_type=urn:ietf:params:oauth:grant-type:token-exchange` with an identity token (RFC 8693)."
+
+
 # --- The identity token ----------------------------------------------------------------------------------------------
 
 
@@ -339,6 +362,20 @@ class RevokedToken(Refusal):
     remedy = (
         "Mint a new one, with a fresh identity token. In GitLab, ask for one `id_tokens` entry for each publish step."
     )
+
+
+class TokenNarrowed(Refusal):
+    """The upload token was narrowed to another release, or to other files."""
+
+    code, status = "token-narrowed", 403
+    remedy = "Mint a token without `version` and `sha256`, or with those of the file."
+
+
+class UsedUpToken(Refusal):
+    """The upload token was good for a number of uploads, and they were made."""
+
+    code, status = "used-up-token", 403
+    remedy = "Mint another, or one for as many files as the release has."
 
 
 class ProjectNotGranted(Refusal):

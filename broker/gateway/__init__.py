@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from packaging.version import Version
+
 from broker import refusals
 from broker.audit import Attempt, Record
-from broker.exchange import asks
+from broker.exchange import covers_now, note_token
 from broker.gateway.form import Limits, read_form
 from broker.gateway.once import Once
-from broker.gateway.package import check
+from broker.gateway.package import Package, check
 from broker.gateway.registry import Answer
-from broker.minting import Minter, UploadToken
-from broker.patterns import Projects, intersect, normalise
-from broker.policy.matching import require_current
+from broker.minting import Minter, Narrowing, UploadToken
+from broker.patterns import Projects, normalise
 from broker.policy.model import Policies
 from broker.state import LONGEST_UPLOAD_SECONDS, State
 
@@ -101,6 +102,7 @@ class Gateway:
             package = await asyncio.to_thread(check, form)
             attempt.project, attempt.version, attempt.filename = package.project, package.version, package.filename
             attempt.sha256, attempt.size_bytes = package.sha256, package.size_bytes
+            _check_narrowing(token.narrowing, package)
 
             async def still_allowed() -> None:
                 self._check_scope(await self._scope(token, attempt), package.project, attempt)
@@ -108,6 +110,7 @@ class Gateway:
             # Asked again: a slow body takes long enough for somebody to be removed, or the token to be revoked. So does
             # waiting for a name, and `once` asks a third time after it.
             await still_allowed()
+            await self._count_use(token, package)
             return await self.once.send(form, package, attempt, still_allowed)
 
     def _check_envelope(self, upload: Upload) -> None:
@@ -121,22 +124,25 @@ class Gateway:
 
         Raises:
             ExpiredUploadToken: the upload was begun in time, and took too long since.
-            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
+            And those of `covers_now`.
         """
-        attempt.issuer, attempt.identity = token.identity.issuer, token.identity
-        attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
         policies, now = self.policies(), self.clock()
-        attempt.generation = policies.generation
-        require_current(policies, now)
         if now >= token.expires_at + LONGEST_UPLOAD_SECONDS:  # from here on, a revocation of it may be forgotten
+            note_token(attempt, token, policies)
             raise refusals.ExpiredUploadToken("the upload went on for too long after its token expired")
-        if await self.state.is_revoked(token.id):
-            raise refusals.RevokedToken
-        issuer = policies.issuers.get(token.identity.issuer)
-        if issuer is None or issuer.disabled:
-            raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
-        grant = await asks(policies, token.identity, self.state, attempt, now=now, publishers=token.publishers)
-        return intersect(token.projects, grant.projects)
+        return await covers_now(policies, token, self.state, attempt, now=now)
+
+    async def _count_use(self, token: UploadToken, package: Package) -> None:
+        """Counts the file, where the token is good for so many. Sent again, after whatever went wrong, it counts once.
+
+        Raises:
+            UsedUpToken
+        """
+        most = token.narrowing.uses
+        if most and not await self.state.use(
+            token.id, f"{package.filename} {package.sha256}", most=most, now=self.clock(), until=token.expires_at
+        ):
+            raise refusals.UsedUpToken(f"the upload token was good for {most} uploads, and is used up")
 
     def _check_scope(self, scope: frozenset[Projects], name: str, attempt: Attempt) -> None:
         try:
@@ -173,3 +179,10 @@ def credential(authorization: str | None) -> str:
     if scheme.lower() != "basic" or not colon or user != USER:
         raise refusals.InvalidUploadToken(f"the user name must be {USER!r}, and the password an upload token")
     return password
+
+
+def _check_narrowing(narrowing: Narrowing, package: Package) -> None:
+    if narrowing.version and Version(package.version) != Version(narrowing.version):
+        raise refusals.TokenNarrowed(f"the upload token is for version {narrowing.version!r} alone")
+    if narrowing.sha256 and package.sha256 not in narrowing.sha256:
+        raise refusals.TokenNarrowed("the upload token is for other files: none has this sha256")

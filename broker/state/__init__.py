@@ -247,6 +247,12 @@ class State(Protocol):
         for the same bytes alone, then for any. Does nothing where it is not the claim's any more.
         """
 
+    async def use(self, token_id: str, file: str, *, most: int, now: float, until: int) -> bool:
+        """Atomically: counts a file as one use of an upload token, unless it was counted; False where `most` have been.
+
+        Remembered until the token's end (epoch seconds) and `REVOCATION_MARGIN_SECONDS`, as an upload may end later.
+        """
+
     async def store_api_token(self, token: ApiToken) -> None:
         """Keeps an API token until its time is over."""
 

@@ -180,6 +180,12 @@ class RedisState:
         arguments: list[Argument] = [to_bytes(claim.attempt), how, milliseconds, repr(now)]
         return bool(await self._run(scripts.CONCLUDE, [self._file(claim.name)], arguments))
 
+    async def use(self, token_id: str, file: str, *, most: int, now: float, until: int) -> bool:
+        """As `State.use`."""
+        seconds = max(until - now, 0) + REVOCATION_MARGIN_SECONDS
+        arguments: list[Argument] = [to_bytes(file), most, math.ceil(seconds * 1000)]
+        return bool(await self._run(scripts.USE, [self._key("uses", token_id)], arguments))
+
     async def store_api_token(self, token: ApiToken) -> None:
         """As `State.store_api_token`."""
         kept = dataclasses.asdict(token)

@@ -158,6 +158,17 @@ return found
 """
 )
 
+USE: Final = Script(
+    """
+-- KEYS: the token's files. ARGV: a file, how many at most, ms to remember them. Answers whether it is counted.
+if redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then return 1 end
+if redis.call('SCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('SADD', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+)
+
 STORE_API_TOKEN: Final = Script(
     """
 -- KEYS: the token, the ids of all. ARGV: id, when it was made, ms to keep it, its fields and values.

@@ -27,7 +27,7 @@ from broker.state import (
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
-from broker.state.sqlite_settling import APPEND, Settling, insert, row_of
+from broker.state.sqlite_settling import APPEND, Settling, hashed, insert, row_of
 from broker.state.sqlite_worker import Worker
 
 _COLUMNS = "key, until, created_at, name, role, digest"
@@ -145,6 +145,23 @@ class SQLiteState:
     async def leave(self, claim: Claim) -> None:
         """As `State.leave`."""
         await self._writer.do(lambda cursor: sqlite_claims.leave(cursor, claim))
+
+    async def use(self, token_id: str, file: str, *, most: int, now: float, until: int) -> bool:
+        """As `State.use`."""
+        token, kept_until = hashed(token_id), max(until, int(now) + 1) + REVOCATION_MARGIN_SECONDS
+        key = token + hashed(file)
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            self._sweeper.note(now)
+            # The hashes of one token's files stand side by side, between two keys that none has.
+            cursor.execute("SELECT key FROM uses WHERE key > ? AND key < ?", (token, token + b"\xff" * 33))
+            counted = {found for (found,) in cursor}
+            if key in counted or len(counted) >= most:
+                return key in counted
+            cursor.execute("INSERT INTO uses (key, until) VALUES (?, ?)", (key, kept_until))
+            return True
+
+        return await self._writer.do(work)
 
     async def store_api_token(self, token: ApiToken) -> None:
         """As `State.store_api_token`."""

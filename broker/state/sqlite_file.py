@@ -67,6 +67,7 @@ CREATE TABLE api_tokens (
     key BLOB PRIMARY KEY, until INTEGER NOT NULL, created_at INTEGER NOT NULL, name BLOB NOT NULL, role BLOB NOT NULL,
     digest BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE uses (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 3;
 """
 
@@ -147,7 +148,7 @@ class Sweeper:
     It has no clock of its own but for when to work: what is over is decided by the latest `now` of a caller.
     """
 
-    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000), ("files", 1), ("api_tokens", 1))
+    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000), ("files", 1), ("api_tokens", 1), ("uses", 1))
 
     def __init__(self, retention_days: int) -> None:
         self._retention_seconds = retention_days * 86400

@@ -50,6 +50,14 @@ class Json(Response):
 
 def refused(refusal: Refusal, attempt_id: str) -> Response:
     """The answer to a refusal."""
+    body, headers = refusal_body(refusal, attempt_id)
+    if isinstance(refusal, refusals.NoCredentials):
+        headers["WWW_Authenticate"] = 'Basic realm="upload tokens", charset="UTF-8"'
+    return Json(body, refusal.status, "application/problem+json", **headers)
+
+
+def refusal_body(refusal: Refusal, attempt_id: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is said of a refusal: the members of the body, and headers as `Json` takes them."""
     description = f"{refusal.detail} ({refusal.expected})" if refusal.expected else refusal.detail
     body = {
         "message": f"{refusal.code}: {description}",
@@ -64,9 +72,7 @@ def refused(refusal: Refusal, attempt_id: str) -> Response:
     headers = {}
     if refusal.retry_after_seconds is not None:
         headers["Retry_After"] = str(refusal.retry_after_seconds)
-    if isinstance(refusal, refusals.NoCredentials):
-        headers["WWW_Authenticate"] = 'Basic realm="upload tokens", charset="UTF-8"'
-    return Json(body, refusal.status, "application/problem+json", **headers)
+    return body, headers
 
 
 class Attempts:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker import refusals
-from broker.exchange import FEATURES, Exchange, parse_request
+from broker.exchange import MULTI_USE, Exchange, MintRequest, parse_request, read_request
 from broker.minting import key_set
 from broker.tokens import LONGEST_TOKEN
 from broker.web.answers import Json, read_body
@@ -27,8 +27,11 @@ def routes(exchange: Exchange, upload_path: str) -> list[Route]:
         return Json({"audience": exchange.audience})
 
     async def mint(request: Request) -> Response:
+        async def asked() -> MintRequest:
+            return read_request(await read_body(request, MINT_BODY_BYTES))
+
         attempt = request.scope["attempt"]
-        minted = await exchange.mint(read_body(request, MINT_BODY_BYTES), attempt)
+        minted = await exchange.mint(asked(), attempt)
         return Json({"success": True, "token": minted.text, "expires": minted.expires_at, "attempt": attempt})
 
     async def burn(request: Request) -> Response:
@@ -44,8 +47,8 @@ def routes(exchange: Exchange, upload_path: str) -> list[Route]:
         document = {
             "audience-endpoint": f"{root}/_/oidc/audience",
             "token-mint-endpoint": f"{root}/_/oidc/mint-token",
-            "features": list(FEATURES),
-            "default-features": list(FEATURES),
+            "features": list(exchange.features),
+            "default-features": [MULTI_USE],
         }
         return Json(document, media_type=DISCOVERY_TYPE)
 

@@ -483,3 +483,27 @@ async def test_api_tokens_are_listed_oldest_first(state: State) -> None:
     assert [token.name for token in listed] == ["number 1", "number 2", "number 3"]
     await state.remove_api_token(tokens[0].id)
     assert tokens[0] not in await state.api_tokens()
+
+
+# --- Uses ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_is_good_for_so_many_files_and_each_counts_once(state: State) -> None:
+    now = time.time()
+
+    async def use(file: str, token: str = "jti", most: int = 2) -> bool:
+        return await state.use(token, file, most=most, now=now, until=int(now) + 900)
+
+    assert [await use(file) for file in ("a", "b", "a", "c", "b", HOSTILE[3], "a")] == [
+        *(True, True, True, False, True, False, True)
+    ]
+    assert await use("c", "another")
+    assert await use("c", most=3)
+
+
+async def test_of_many_uses_at_once_no_more_than_so_many_count(state: State) -> None:
+    now = time.time()
+    asked = [state.use("jti", f"file {n % 20}", most=7, now=now, until=int(now) + 900) for n in range(60)]
+    counted = await asyncio.gather(*asked)
+    assert sum(counted[:20]) == 7
+    assert counted[20:40] == counted[40:] == counted[:20]
