@@ -266,7 +266,7 @@ async def test_audience_discovery_and_keys_are_answered(tmp_path: Path) -> None:
             assert found.json() == {
                 "audience-endpoint": "https://upload.acme.example/_/oidc/audience",
                 "token-mint-endpoint": "https://upload.acme.example/_/oidc/mint-token",
-                "features": ["multi-use-token"],
+                "features": ["single-use-token", "multi-use-token"],
                 "default-features": ["multi-use-token"],
             }
         for path in ("/other/", ""):
