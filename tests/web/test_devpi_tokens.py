@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from broker.app import create_app
 from broker.devpi import token_id
 from broker.settings import SettingsError
 from tests.devpi import NATIVE, parent_of
-from tests.harness import ACME, Setup
+from tests.harness import ACME, Broker, Setup
+from tests.test_devpi import restrictions
 from tests.web.test_mint_refusals import check_refusal
 
 pytestmark = pytest.mark.anyio
@@ -103,3 +105,49 @@ async def test_no_project_is_left_out_of_a_token_in_silence(tmp_path: Path) -> N
         check_refusal(await broker.mint(token), "prefix-not-expressible", 403)
         # bob's rights name one project: his part of the same publisher can be said.
         assert (await broker.mint(broker.ci.token(actor="bob", actor_id="1002"))).status_code == 200
+
+
+async def exchange(broker: Broker, identity_token: str, **fields: str) -> httpx.Response:
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token": identity_token,
+        "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+    }
+    return await broker.client.post("/oauth2/token", data=form | fields)
+
+
+async def test_a_token_can_be_narrowed_to_a_project_of_the_grant(tmp_path: Path) -> None:
+    async with native(tmp_path).running() as broker:
+        answer = await exchange(broker, broker.ci.token(), project="Acme.Widgets")
+        assert answer.status_code == 200, answer.text
+        (record,) = await broker.records()
+        assert record["narrowed_to"] == {"project": "acme-widgets"}
+        refused = await exchange(broker, broker.ci.token(), project="acme-others")
+    assert refused.json()["errors"][0]["code"] == "project-not-granted"
+    assert restrictions(answer.json()["access_token"])[-1] == "projects=acme-widgets"
+
+
+async def test_one_project_of_a_prefix_can_be_named(tmp_path: Path) -> None:
+    async with native(tmp_path).running() as broker:
+        google = broker.ci.token("google")
+        assert (await exchange(broker, google)).json()["errors"][0]["code"] == "prefix-not-expressible"
+        answer = await exchange(broker, google, project="acme-tools-x")
+    assert restrictions(answer.json()["access_token"])[-1] == "projects=acme-tools-x"
+
+
+@pytest.mark.parametrize("fields", [{"version": "1.0"}, {"sha256": "0" * 64}, {"uses": "1"}])
+async def test_what_devpi_cannot_hold_is_refused_and_not_left_out(tmp_path: Path, fields: dict[str, str]) -> None:
+    async with native(tmp_path).running() as broker:
+        answer = await exchange(broker, broker.ci.token(), project="acme-widgets", **fields)
+        assert answer.json()["errors"][0]["code"] == "unsupported-feature"
+        check_refusal(await broker.mint(broker.ci.token(), features=["single-use-token"]), "unsupported-feature", 422)
+        found = await broker.client.get("/.well-known/pytp", params={"discover": "/acme/prod/"})
+        assert found.json()["features"] == ["multi-use-token"]
+
+
+async def test_the_same_token_again_is_none_that_was_narrowed_otherwise(tmp_path: Path) -> None:
+    async with native(tmp_path).running() as broker:
+        token = broker.ci.token("gitlab")
+        first = (await exchange(broker, token, project="acme-widgets")).json()["access_token"]
+        assert (await exchange(broker, token, project="acme-widgets")).json()["access_token"] == first
+        assert (await exchange(broker, token)).json()["errors"][0]["code"] == "replayed-token"
