@@ -30,13 +30,13 @@ BROKEN = ACME.replace("role: owner", "role: boss")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    logs.configure("info")
     monkeypatch.setattr(reload, "SETTLE_SECONDS", 0.001)
     monkeypatch.setattr(reload, "LOOK_SECONDS", 0.02)
 
 
 def in_force(folder: Path, clock: Callable[[], float] | None = None, hours: float = 24) -> PoliciesInForce:
     """The policies of a folder."""
+    logs.configure("info")
     return PoliciesInForce(
         folder, allow_loopback_issuers=False, stale_after_seconds=hours * 3600, clock=clock or Clock()
     )
