@@ -64,13 +64,13 @@ def look(folder: Path) -> Look:
     """Looks at the folder, and reads no file."""
     began, now = time.thread_time(), time.time()
     files, errors = policy_folder.list_files(folder)
-    parents = {inside: os.path.realpath(folder / inside) for inside in ("", policy_folder.ORGANIZATIONS)}
+    parents = {inside: os.path.realpath(folder / inside) + "/" for inside in ("", policy_folder.ORGANIZATIONS)}
     stamps: dict[str, Hashable] = {}
     unsure = set()
     for file in files:
         inside, _, name = file.rpartition("/")
         try:
-            stamps[file], changed_at = _stamp(f"{parents[inside]}/{name}")
+            stamps[file], changed_at = _stamp(parents[inside], name)
         except OSError as error:
             stamps[file], changed_at = error.errno, now
         if abs(now - changed_at) < YOUNG_SECONDS:
@@ -79,11 +79,11 @@ def look(folder: Path) -> Look:
     return Look(listing=listing, unsure=frozenset(unsure), cost_seconds=time.thread_time() - began)
 
 
-def _stamp(path: str) -> tuple[Hashable, float]:
+def _stamp(parent: str, name: str) -> tuple[Hashable, float]:
     """What tells a file from every other, and from itself before a change; and when it was changed."""
-    found = os.lstat(path)
+    found, path = os.lstat(parent + name), parent
     if stat.S_ISLNK(found.st_mode):
-        path = os.path.realpath(path, strict=True)
+        path = os.path.realpath(parent + name, strict=True)
         found = os.lstat(path)
     return (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns), found.st_ctime
 

@@ -130,7 +130,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    return sorted([name for entry in folder.iterdir() if (name := entry.name)[0] != "."])
 
 
 def _looks_read(name: str) -> bool:
