@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
+from broker import refusals
 from broker.api_tokens import ApiToken
 from broker.cli import main
 from broker.state.opening import open_state
+from broker.state.sqlite import SQLiteState
 from tests.gateway.uploads import SDIST, WHEEL, pack_sdist, pack_wheel, upload
 from tests.harness import ACME, PUBLIC_URL, Broker, Setup, state_url
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
@@ -306,9 +308,17 @@ async def store(broker: Broker, token: ApiToken) -> None:
     await state.close()
 
 
-async def test_a_state_that_is_gone_is_no_answer(broker: Broker, secret: str) -> None:
+@pytest.mark.parametrize("cause", [refusals.StateUnavailable, refusals.PoliciesStale])
+async def test_where_it_cannot_be_told_now_there_is_no_answer(
+    broker: Broker, secret: str, cause: type[refusals.Refusal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A token that is said to be inactive is thrown away; this one may be good."""
     token = await broker.minted()
-    lose_state(broker)
+
+    async def unknown(*_: object) -> bool:
+        raise cause
+
+    monkeypatch.setattr(SQLiteState, "is_revoked", unknown)
     answer = await broker.client.post(
         "/oauth2/introspect", data={"token": token}, headers={"Authorization": f"Bearer {secret}"}
     )
