@@ -159,7 +159,7 @@ def test_of_several_organizations_a_record_belongs_to_the_first() -> None:
 def test_a_record_is_one_line_of_ascii_whatever_a_caller_sent() -> None:
     """An issuer's name is a caller's until it is found, and may be anything that JSON can hold."""
     who = identity(environment="prüf-🚀", repository="acme-corp/widgets")
-    for issuer in ("https://evil.example/\n{}", "\ud800", "\u2028", "\x1b[31m"):
+    for issuer in ("https://evil.example/\n{}", "\ud800", "\u2028", "\x1b[31m", "\x7f", "é"):
         record = attempt(issuer=issuer, identity=who).record()
         assert record.body.isascii()
         assert record.body.isprintable()

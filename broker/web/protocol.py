@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from broker import refusals
 from broker.audit import new_attempt_id
-from broker.web.answers import ATTEMPT_HEADER, refused
+from broker.web.answers import ATTEMPT_HEADER, WHOLE, refused
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 """The longest upload token, as a Basic credential, takes 44 KiB."""
@@ -68,6 +68,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """What follows is the next request's."""
         self._unbodied, self._in_body = 0, False
+        self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]  # read by our own handlers
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

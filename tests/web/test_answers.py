@@ -8,11 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
 from broker import logs
+from broker.refusals import RequestTooLarge
 from broker.web import uploads
-from broker.web.answers import Attempts
+from broker.web.answers import WHOLE, Attempts, read_body
 from tests.harness import Setup
 
 pytestmark = pytest.mark.anyio
@@ -67,3 +69,20 @@ async def test_a_refused_body_is_not_drained_without_end() -> None:
 async def test_a_public_url_without_tls_is_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async with Setup(folder=tmp_path, settings={"public_url": "http://127.0.0.1:8000"}).running():
         assert "BROKER_PUBLIC_URL is http" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_body_is_bounded_whether_it_had_come_whole_or_not(whole: bool) -> None:
+    async def read(*chunks: bytes) -> bytes:
+        messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+        waiting = iter([*messages, {"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> Message:
+            return next(waiting)
+
+        scope: Scope = {"type": "http", "headers": []} | ({WHOLE: True} if whole else {})
+        return await read_body(Request(scope, receive), 4)
+
+    assert await read(b"ab", b"cd") == b"abcd"
+    with pytest.raises(RequestTooLarge):
+        await read(b"ab", b"cde")
