@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import jwt
@@ -18,7 +19,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import get_default_algorithms
 
-from broker.minting import LONGEST_UPLOAD_TOKEN, MintedToken, Minter, SigningKey, SigningKeys, key_set
+from broker.minting import (
+    LONGEST_UPLOAD_TOKEN,
+    NARROWED_OTHERWISE,
+    NOT_NARROWED,
+    MintedToken,
+    Minter,
+    Narrowing,
+    SigningKey,
+    SigningKeys,
+    key_set,
+)
 from broker.playground.claims import github_claims
 from broker.policy.matching import Grant
 from broker.providers import Identity
@@ -474,3 +485,48 @@ def test_pinned_publishers_mint_like_the_others() -> None:
     pinned = publisher(trusts=trust(pin="first-use", repository_id=..., repository_owner_id=...))
     grant = granted(policies(organization(publishers=(pinned,))), identity())
     assert minter().read(minted(grant=grant).text, NOW).publishers == ("acme/widgets-release",)
+
+
+# --- Narrowed --------------------------------------------------------------------------------------------------------
+
+TO_A_FILE = Narrowing(project="acme-widgets", version="1.0", sha256=("0" * 64, "1" * 64), uses=2)
+
+
+def test_a_token_that_was_narrowed_says_so_and_is_read_back_so() -> None:
+    token = minted(narrowing=TO_A_FILE)
+    _, claims = parts(token.text)
+    told = {name: claims[name] for name in ("project", "version", "sha256", "uses", "projects")}
+    assert told == {
+        "project": "acme-widgets",
+        "version": "1.0",
+        "sha256": ["0" * 64, "1" * 64],
+        "uses": 2,
+        "projects": ["acme-widgets"],
+    }
+    assert minter().read(token.text, NOW).narrowing == TO_A_FILE
+
+
+def test_a_token_that_was_not_says_nothing_of_it() -> None:
+    token = minted()
+    assert not {"project", "version", "sha256", "uses"} & parts(token.text)[1].keys()
+    assert minter().read(token.text, NOW).narrowing == NOT_NARROWED == Narrowing()
+
+
+def test_one_project_of_a_prefix_can_be_asked_for_and_none_beside_the_grant() -> None:
+    grant = granted(policies(organization(publishers=(publisher(to=("acme-tools-*", "acme-widgets")),))), identity())
+    token = minted(grant=grant, narrowing=Narrowing(project="acme-tools-x"))
+    assert minter().read(token.text, NOW).projects == projects("acme-tools-x")
+    with refused("project-not-granted") as caught:
+        minted(grant=grant, narrowing=Narrowing(project="acme-tools"))
+    assert caught.value.detail == "the grant does not cover 'acme-tools'"
+
+
+@pytest.mark.parametrize(
+    "other", [NOT_NARROWED, replace(TO_A_FILE, uses=3), replace(TO_A_FILE, sha256=("0" * 64,)), Narrowing(uses=2)]
+)
+def test_the_same_token_again_is_for_who_asks_the_same_again(other: Narrowing) -> None:
+    token = minted(narrowing=TO_A_FILE)
+    assert minter().repeat(token.receipt, NOW, TO_A_FILE) == token
+    with refused("replayed-token") as caught:
+        minter().repeat(token.receipt, NOW, other)
+    assert caught.value.detail == NARROWED_OTHERWISE

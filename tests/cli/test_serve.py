@@ -258,6 +258,17 @@ def test_an_interrupt_ends_a_verb_without_a_traceback(
     assert capsys.readouterr().err == "\n"
 
 
+def test_a_reader_who_has_seen_enough_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def piped(_: object) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(serve, "run", piped)
+    assert main(["serve"]) == 141, "as shells call what SIGPIPE ended"
+    assert capfd.readouterr().err == ""
+
+
 def test_the_env_file_flag_is_for_workers_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with environment(**write(tmp_path)):
         assert main(["serve", "--env-file", str(tmp_path / "nowhere.env")]) == 1
