@@ -165,6 +165,13 @@ def test_a_record_is_one_line_of_ascii_whatever_a_caller_sent() -> None:
         assert record.body.isprintable()
         assert json.loads(record.body)["issuer"] == issuer
         assert json.loads(record.body)["identity"]["environment"] == "prüf-🚀"
+        alone = attempt(issuer=issuer).record().body
+        assert (alone.isascii(), alone.isprintable(), json.loads(alone)["issuer"]) == (True, True, issuer)
+
+
+def test_a_record_says_whose_token_it_is_where_that_is_not_the_broker_s() -> None:
+    assert json.loads(attempt(upstream="devpi").record().body)["upstream"] == "devpi"
+    assert "upstream" not in json.loads(attempt().record().body)
 
 
 def test_no_part_of_a_token_is_in_a_record() -> None:

@@ -39,7 +39,13 @@ _PROVIDERS = ("tests/providers/test_shape.py", "tests/property/test_publishers.p
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "broker/tokens.py": ("tests/test_tokens.py", "tests/property/test_tokens.py"),
     "broker/patterns.py": ("tests/test_patterns.py", "tests/property/test_patterns.py"),
-    "broker/providers/base.py": ("tests/providers", "tests/property/test_publishers.py"),
+    "broker/providers/base.py": (
+        "tests/providers",
+        "tests/property/test_publishers.py",
+        "tests/policy/test_warnings.py",
+        "tests/policy_core/test_plan_kinds.py",
+        "tests/policy/test_schemas.py",
+    ),
     "broker/providers/github.py": ("tests/providers/test_github.py", *_PROVIDERS),
     "broker/providers/gitlab.py": ("tests/providers/test_gitlab.py", *_PROVIDERS),
     "broker/providers/google.py": ("tests/providers/test_google.py", *_PROVIDERS),

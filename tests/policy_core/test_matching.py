@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from broker import refusals
-from broker.policy.matching import candidates, consider, grant, pinned_on_first_use
+from broker.policy.matching import candidates, consider, grant, pinned_on_first_use, require_current
 from broker.policy.model import Member, Organization, Policies, is_past
 from tests.fakes import (
     NOW,
@@ -423,3 +424,16 @@ def test_what_was_considered_decides_and_nothing_else() -> None:
     with refused("no-publisher"):
         grant(policies(), who, (), NOW)
     assert grant(policies(), who, consider(candidates(policies(), who), who, {}), NOW).organizations == ("acme",)
+
+
+# --- Policies that nobody could load any more ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("denied_from", "stale"), [(None, False), (NOW + 0.5, False), (NOW, True), (NOW - 1, True)])
+def test_policies_decide_until_the_moment_from_which_they_deny(denied_from: float | None, stale: bool) -> None:
+    stood = replace(policies(), denied_from=denied_from)
+    if not stale:
+        require_current(stood, NOW)
+        return
+    with refused("policies-stale"):
+        require_current(stood, NOW)
