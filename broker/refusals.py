@@ -221,7 +221,10 @@ class NoPublisher(Refusal):
     """No organization has declared a trusted publisher for this CI identity."""
 
     code, status = "no-publisher", 403
-    remedy = "Compare the claims in the audit record with the publisher: repository, workflow, environment, ref, event."
+    remedy = (
+        "Compare what the token says (`broker explain`, or the audit record) with the publisher: repository, workflow, "
+        "environment, ref, event."
+    )
 
 
 class PublisherExpired(Refusal):

@@ -14,7 +14,7 @@ from typing import Final
 from broker.api_tokens import ROLES, ApiToken
 from broker.refusals import StateUnavailable
 from broker.state import State
-from broker.state.opening import open_state
+from broker.state.opening import open_state, sqlite_file
 
 DAY_SECONDS: Final = 86_400
 MOST_DAYS: Final = 3660
@@ -69,7 +69,7 @@ def run_new(args: argparse.Namespace) -> int:
     async def store(state: State) -> None:
         await state.store_api_token(kept)
 
-    if not _with_state(args, store):
+    if not _with_state(args, store, makes=True):
         return 1
     print(text)
     until = datetime.fromtimestamp(kept.expires_at, UTC).date()
@@ -81,12 +81,15 @@ def run_list(args: argparse.Namespace) -> int:
     """Prints a line for each."""
 
     async def show(state: State) -> None:
-        for token in await state.api_tokens():
+        tokens = await state.api_tokens()
+        if not tokens:
+            print("broker tokens: there are none; make one with `broker tokens new NAME`.", file=sys.stderr)
+        for token in tokens:
             until = datetime.fromtimestamp(token.expires_at, UTC).date()
             over = " (over)" if token.expires_at <= time.time() else ""
             print(f"{token.id}  {token.role:<8}  until {until}{over}  {token.name}")
 
-    return 0 if _with_state(args, show) else 1
+    return 0 if _with_state(args, show, makes=False) else 1
 
 
 def run_remove(args: argparse.Namespace) -> int:
@@ -96,7 +99,7 @@ def run_remove(args: argparse.Namespace) -> int:
     async def remove(state: State) -> None:
         found.append(await state.remove_api_token(args.id))
 
-    if not _with_state(args, remove):
+    if not _with_state(args, remove, makes=False):
         return 1
     if found == [True]:
         return 0
@@ -104,11 +107,17 @@ def run_remove(args: argparse.Namespace) -> int:
     return 1
 
 
-def _with_state(args: argparse.Namespace, work: Callable[[State], Awaitable[None]]) -> bool:
-    """Does some work on the state; False where that failed, which is then explained."""
+def _with_state(args: argparse.Namespace, work: Callable[[State], Awaitable[None]], *, makes: bool) -> bool:
+    """Does some work on the state; False where that failed, which is then explained.
+
+    Args:
+        makes: Whether a file that is not there may be made.
+    """
     url = args.state or os.environ.get("BROKER_STATE_URL", "sqlite:///state.db")
 
     async def opened() -> None:
+        if not makes and url.startswith("sqlite:") and not sqlite_file(url).exists():
+            raise ValueError(f"there is no state at {sqlite_file(url)}: name it by --state or BROKER_STATE_URL")
         state = open_state(url, retention_days=REMOVES_NOTHING)
         try:
             await work(state)

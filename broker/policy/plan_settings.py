@@ -27,23 +27,38 @@ def settings_between(old: Policies, new: Policies) -> Iterator[Setting]:
     Issuers are compared by their URLs, which is how tokens name them; what is set for one that is off counts for
     nothing.
     """
-    for name in ("default", "longest"):
-        before, after = (getattr(one, f"{name}_lifetime_seconds") for one in (old, new))
-        if before != after:
-            yield Setting(
-                path=f"index.yaml: lifetime.{name}", before=f"{before} s", after=f"{after} s", wider=after > before
-            )
-    for name in sorted(old.organizations.keys() & new.organizations.keys()):
-        before, after = (one.organizations[name].lifetime_seconds for one in (old, new))
-        if before != after:
-            path = f"organizations/{name}.yaml: lifetime"
-            yield Setting(path=path, before=f"{before} s", after=f"{after} s", wider=after > before)
+    yield from _lifetimes(old, new)
     one, other = (
         {issuer.url: issuer for issuer in policies.issuers.values() if not issuer.disabled} for policies in (old, new)
     )
     for url in sorted({*one, *other}):
         yield from _of_issuer(one.get(url), other.get(url))
     yield from _open_pins(old, new)
+
+
+def _lifetimes(old: Policies, new: Policies) -> Iterator[Setting]:
+    """How long upload tokens live: for all, and for each organization where that is not what holds for all."""
+    common = sorted(old.organizations.keys() & new.organizations.keys())
+    lives = {name: (_lifetime(old, name), _lifetime(new, name)) for name in common}
+    default = (old.default_lifetime_seconds, new.default_lifetime_seconds)
+    if default[0] != default[1]:
+        longer = any(after > before for before, after in lives.values())
+        yield _lifetime_setting("index.yaml: lifetime.default", *default, wider=longer)
+    # It bounds what others set, and gives nobody anything by itself.
+    longest = (old.longest_lifetime_seconds, new.longest_lifetime_seconds)
+    if longest[0] != longest[1]:
+        yield _lifetime_setting("index.yaml: lifetime.longest", *longest, wider=False)
+    for name, (before, after) in lives.items():
+        if before != after and (before, after) != default:
+            yield _lifetime_setting(f"{name}: lifetime of upload tokens", before, after, wider=after > before)
+
+
+def _lifetime(policies: Policies, organization: str) -> int:
+    return min(policies.default_lifetime_seconds, policies.organizations[organization].lifetime_seconds)
+
+
+def _lifetime_setting(path: str, before: int, after: int, *, wider: bool) -> Setting:
+    return Setting(path=path, before=f"{before} s", after=f"{after} s", wider=wider)
 
 
 def _of_issuer(old: Issuer | None, new: Issuer | None) -> Iterator[Setting]:

@@ -69,7 +69,7 @@ def refusal_body(refusal: Refusal, attempt_id: str) -> tuple[dict[str, Any], dic
         # uv shows title and detail of a refused upload, and nothing else: so the code stands here too.
         "title": f"{refusal.code}: {refusal.title().removesuffix('.')}",
         "status": refusal.status,
-        "detail": f"{description}. {refusal.remedy}",
+        "detail": f"{description.removesuffix('.')}. {refusal.remedy}",
         "attempt": attempt_id,
     }
     headers = {}

@@ -33,7 +33,8 @@ def test_a_token_that_is_removed_is_listed_no_more(tmp_path: Path, capsys: pytes
     token_id = capsys.readouterr().out.split("_")[1]
     assert run(tmp_path, "remove", token_id) == 0
     assert run(tmp_path, "list") == 0
-    assert capsys.readouterr().out == ""
+    told = capsys.readouterr()
+    assert (told.out, "broker tokens new NAME" in told.err) == ("", True)
     assert run(tmp_path, "remove", token_id) == 1
     assert "`broker tokens list` shows them" in capsys.readouterr().err
 
@@ -47,6 +48,15 @@ def test_one_that_is_over_is_listed_as_such_until_it_is_swept(
     capsys.readouterr()
     assert run(tmp_path, "list") == 0
     assert "(over)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action", [("list",), ("remove", "0123456789abcdef")])
+def test_to_look_where_no_state_is_makes_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], action: tuple[str, ...]
+) -> None:
+    assert run(tmp_path, *action) == 1
+    assert "there is no state at" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

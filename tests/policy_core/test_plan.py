@@ -361,9 +361,20 @@ def test_a_freeze_is_a_loss_for_as_long_as_it_holds() -> None:
     assert told(frozen(Freeze(reason="for good")), frozen()) == [f"{GAINED} {IT} (acme/p0)"]
 
 
-def test_how_long_an_organizations_tokens_live_is_a_setting() -> None:
+def test_a_lifetime_that_another_bound_is_tighter_than_is_no_setting_of_anybody_s() -> None:
     longer, shorter = (policies(replace(organization(), lifetime_seconds=seconds)) for seconds in (1800, 900))
+    assert plan(shorter, longer, now=NOW).settings == ()
+    raised = replace(shorter, default_lifetime_seconds=3600)
+    (setting,) = plan(shorter, raised, now=NOW).settings
+    assert (setting.path, setting.wider) == ("index.yaml: lifetime.default", False)
+
+
+def test_how_long_an_organizations_tokens_live_is_a_setting() -> None:
+    longer, shorter = (
+        replace(policies(replace(organization(), lifetime_seconds=seconds)), default_lifetime_seconds=3600)
+        for seconds in (1800, 900)
+    )
     for old, new, wider in ((shorter, longer, True), (longer, shorter, False)):
         found = plan(old, new, now=NOW)
         assert found.changes == ()
-        assert [(one.path, one.wider) for one in found.settings] == [("organizations/acme.yaml: lifetime", wider)]
+        assert [(one.path, one.wider) for one in found.settings] == [("acme: lifetime of upload tokens", wider)]
