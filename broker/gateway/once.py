@@ -98,6 +98,9 @@ class Once:
             await still_allowed()
             give_up = self.state.leave  # from here on, what is cut short may be at the registry
             return await self._send(claim, form, package, attempt)
+        except refusals.FileExists:
+            await self._end(self.state.release, claim)  # whoever comes next, with the bytes that are there, is told so
+            raise
         except BaseException:
             await self._end(give_up, claim)  # nothing happens where it is concluded
             raise

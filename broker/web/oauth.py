@@ -33,6 +33,9 @@ FORM_BYTES: Final = 4 * LONGEST_TOKEN
 
 MOST_FIELDS: Final = 16
 
+LONGEST_NARROWING: Final = 200
+"""Characters of a project or a version: they are kept in the token and the record."""
+
 MOST_FILES: Final = 100
 """Digests that a token can be narrowed to: their text must fit the form, and the token."""
 
@@ -168,7 +171,15 @@ def _narrowing(form: Mapping[str, str]) -> Narrowing:
     return Narrowing(**narrowed)
 
 
+def _project(text: str) -> str:
+    if len(text) > LONGEST_NARROWING:
+        raise ValueError
+    return normalise(text)
+
+
 def _version(text: str) -> str:
+    if len(text) > LONGEST_NARROWING:
+        raise ValueError
     return str(Version(text))
 
 
@@ -186,7 +197,7 @@ def _uses(text: str) -> int:
 
 
 _NARROWING: Final[Mapping[str, Callable[[str], Any]]] = {
-    "project": normalise,
+    "project": _project,
     "version": _version,
     "sha256": _digests,
     "uses": _uses,
@@ -250,7 +261,7 @@ async def _authenticate(request: Request, form: Mapping[str, str], exchange: Exc
     """
     shown = _shown(request.headers.get("authorization"), form)
     kept = None if shown is None else await exchange.state.api_token(shown.id)
-    if shown is None or kept is None or not kept.is_opened_by(shown, exchange.clock()):
+    if shown is None or kept is None or kept.role != "registry" or not kept.is_opened_by(shown, exchange.clock()):
         raise refusals.InvalidClient
 
 

@@ -5,6 +5,8 @@ Laws:
 - what of a request is no body (its line, headers, trailers, the framing of chunks) is of bounded size: `httptools`
   keeps it all, a header without end included, and twenty times over where the headers are small;
 - the head of a request comes within `HEAD_SECONDS`, from the connection's or its own first byte;
+- of a body that was answered before it was through, `MOST_DROPPED_BYTES` are dropped, for `DROP_SECONDS`: uvicorn would
+  do so for ever;
 - what breaks a bound is told so where an answer can still be sent, and the connection ends.
 """
 
@@ -25,6 +27,10 @@ MOST_HEAD_BYTES: Final = 64 * 1024
 
 HEAD_SECONDS: Final = 10.0
 
+DROP_SECONDS: Final = 10.0
+MOST_DROPPED_BYTES: Final = 64 * 1024 * 1024
+"""Of a body that comes after its answer: what is dropped, so that a client which sends first and reads later sees it."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, bounded by the laws above. uvicorn bounds how long a connection is idle between requests."""
@@ -33,6 +39,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """Bytes of this request that were no body, counted by what the socket gave at a time."""
     _in_body = False
     """The head is complete, and the message is not."""
+    _dropped = 0
+    """Bytes of this request's body that came after its answer."""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
@@ -51,8 +59,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._unbodied > MOST_HEAD_BYTES:
             self._refuse(refusals.RequestTooLarge(f"a request's head may have {MOST_HEAD_BYTES} bytes"))
-        elif not self._in_body and self._timer is None and not self._is_answering():
-            self._start_timer()
+        elif self._dropped > MOST_DROPPED_BYTES:
+            self.transport.close()
+        elif self._timer is None and not self._is_answering():
+            self._start_timer(DROP_SECONDS if self._in_body else HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
         """The head came in time."""
@@ -63,11 +73,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """What is body is bounded by those who read it."""
         self._unbodied -= len(body)
+        if not self._is_answering():
+            self._dropped += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """What follows is the next request's."""
-        self._unbodied, self._in_body = 0, False
+        self._unbodied, self._dropped, self._in_body = 0, 0, False
+        self._stop_timer()
         self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]  # read by our own handlers
         super().on_message_complete()
 
@@ -79,8 +92,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def _is_answering(self) -> bool:
         return not getattr(self.cycle, "response_complete", True)  # uvicorn's is None at first, and not typed so
 
-    def _start_timer(self) -> None:
-        self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+    def _start_timer(self, seconds: float = HEAD_SECONDS) -> None:
+        self._timer = self.loop.call_later(seconds, self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -34,7 +34,12 @@ from tests.mutation.operators import Mutant, mutants
 ROOT: Final = Path(__file__).parents[2]
 SURVIVORS: Final = Path(__file__).with_name("survivors.md")
 
-_PROVIDERS = ("tests/providers/test_shape.py", "tests/property/test_publishers.py")
+_PROVIDERS = (
+    "tests/providers/test_shape.py",
+    "tests/property/test_publishers.py",
+    "tests/policy/test_warnings.py",
+    "tests/policy_core/test_plan_kinds.py",
+)
 
 TESTS: Final[Mapping[str, Sequence[str]]] = {
     "broker/tokens.py": ("tests/test_tokens.py", "tests/property/test_tokens.py"),

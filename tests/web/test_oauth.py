@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ async def test_the_index_can_be_named(broker: Broker, fields: dict[str, str]) ->
         ({"audience": "another-index"}, "invalid_target", "invalid-target"),
         ({"resource": "https://evil.example/"}, "invalid_target", "invalid-target"),
         ({"project": "a b"}, "invalid_request", "malformed-request"),
+        ({"project": "acme-" + "x" * 200}, "invalid_request", "malformed-request"),
+        ({"version": "1" + ".1" * 100}, "invalid_request", "malformed-request"),
         ({"version": "one"}, "invalid_request", "malformed-request"),
         ({"sha256": "0" * 63}, "invalid_request", "malformed-request"),
         ({"sha256": " ".join(f"{n:064x}" for n in range(101))}, "invalid_request", "malformed-request"),
@@ -376,6 +379,12 @@ async def test_whoever_shows_no_good_api_token_is_told_nothing(broker: Broker, s
         )
         assert answer.headers["www-authenticate"].startswith("Basic ")
         assert secret not in answer.text
+
+
+async def test_an_api_token_of_another_role_is_no_good(broker: Broker) -> None:
+    text, kept = ApiToken.make("ops", "registry", now=0, seconds=10**10)
+    await store(broker, replace(kept, role="operator"))
+    assert (await asked(broker, {"Authorization": f"Bearer {text}"})).status_code == 401
 
 
 async def test_an_api_token_that_is_over_or_removed_is_no_good(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from broker.playground.ci_server import serving_ci
-from broker.web.protocol import HEAD_SECONDS, MOST_HEAD_BYTES
+from broker.web.protocol import DROP_SECONDS, HEAD_SECONDS, MOST_DROPPED_BYTES, MOST_HEAD_BYTES
 from tests.servers import Served, broker
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
@@ -112,6 +112,37 @@ def test_a_head_that_does_not_come_is_not_waited_for(served: Served) -> None:
         for connection in connections:
             assert rest_of(connection).count(b"HTTP/1.1 ") <= 1
         assert time.monotonic() - began < HEAD_SECONDS + 5
+
+
+@pytest.mark.parametrize("path", [b"/nope", b"/oauth2/token"])
+def test_a_body_that_was_answered_already_is_not_read_for_ever(served: Served, path: bytes) -> None:
+    with connect(served) as connection:
+        connection.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 4")
+        connection.sendall(b"a")
+        began = time.monotonic()
+        rest_of(connection)
+        assert time.monotonic() - began < DROP_SECONDS + 5
+
+
+def test_a_flood_after_the_answer_is_cut(served: Served) -> None:
+    sent = 0
+    with connect(served) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        while sent < 4 * MOST_DROPPED_BYTES:
+            connection.sendall(b"a" * (1 << 20))
+            sent += 1 << 20
+    assert sent < 2 * MOST_DROPPED_BYTES
+
+
+def test_a_body_that_ends_after_its_answer_leaves_the_connection_good(served: Served) -> None:
+    with connect(served) as connection:
+        connection.sendall(b"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
+        connection.sendall(b"ab")
+        connection.sendall(b"cd" + GET + b"Connection: close\r\n\r\n")
+        assert rest_of(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_many_requests_at_once_are_answered_in_their_order(served: Served) -> None:
