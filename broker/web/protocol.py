@@ -29,7 +29,7 @@ HEAD_SECONDS: Final = 10.0
 
 DROP_SECONDS: Final = 10.0
 MOST_DROPPED_BYTES: Final = 64 * 1024 * 1024
-"""Of a body that comes after its answer: what is dropped, so that a client which sends first and reads later sees it."""
+"""What is dropped of a body that comes after its answer: clients that send first and read later then see it."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
