@@ -227,6 +227,17 @@ async def test_a_success_that_cannot_be_noted_is_one_and_found_again_after_the_l
     assert part.registry.posts == 1
 
 
+async def test_who_finds_another_file_there_does_not_block_those_who_have_its_bytes(part: Part) -> None:
+    async def meanwhile() -> None:
+        part.registry.stored[WHEEL] = OTHER
+
+    part.registry.misbehave = then(answers("409 Conflict"), meanwhile)
+    with pytest.raises(refusals.FileExists):
+        await part.send()
+    _, attempt = await part.send(OTHER)
+    assert attempt.already_stored
+
+
 async def test_a_crash_in_the_middle_blocks_the_name_for_a_lease_and_then_the_index_decides(part: Part) -> None:
     """The next broker finds what the last one's upload left."""
     dead = Claim(name=f"{part.registry.url} acme-widgets 1 py3-none-any.whl", sha256="crashed", attempt="dead")
