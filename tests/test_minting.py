@@ -21,7 +21,6 @@ from jwt.algorithms import get_default_algorithms
 
 from broker.minting import (
     LONGEST_UPLOAD_TOKEN,
-    NARROWED_OTHERWISE,
     NOT_NARROWED,
     MintedToken,
     Minter,
@@ -529,4 +528,4 @@ def test_the_same_token_again_is_for_who_asks_the_same_again(other: Narrowing) -
     assert minter().repeat(token.receipt, NOW, TO_A_FILE) == token
     with refused("replayed-token") as caught:
         minter().repeat(token.receipt, NOW, other)
-    assert caught.value.detail == NARROWED_OTHERWISE
+    assert caught.value.detail == "the identity token was exchanged before, for a token that is narrowed otherwise"
