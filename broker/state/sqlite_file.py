@@ -91,7 +91,10 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         # FULL: a token whose spending is forgotten in a power failure could be spent again.
         connection.execute("PRAGMA synchronous = FULL")
-        if _version(connection) != SCHEMA_VERSION:
+        connection.execute("BEGIN")  # asked as of one moment: another process may be making the file right now
+        version = _version(connection)
+        connection.execute("ROLLBACK")
+        if version != SCHEMA_VERSION:
             _bring_up_to_date(connection)
     except BaseException:
         connection.close()
