@@ -142,7 +142,7 @@ def test_a_body_that_ends_after_its_answer_leaves_the_connection_good(served: Se
         assert connection.recv(65536).startswith(b"HTTP/1.1 404 ")
         connection.sendall(b"ab")
         connection.sendall(b"cd" + GET + b"Connection: close\r\n\r\n")
-        assert rest_of(connection).startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 200 " in rest_of(connection)
 
 
 def test_many_requests_at_once_are_answered_in_their_order(served: Served) -> None:
