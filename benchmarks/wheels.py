@@ -1,71 +1,99 @@
-"""Large wheels that are valid: nothing in them is for show, the gateway reads their metadata."""
+"""Large wheels that are valid: nothing in them is for show, the gateway reads their metadata.
+
+Those of one size share their beginning, which alone is large and lies on the disk once: eight of 1000 MB take one.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
-import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 CHUNK_BYTES: Final = 1 << 20
+LARGE: Final = "payload.bin"
+"""The one file that a wheel would install."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Payload:
-    """A file of random bytes, for every wheel the same: what makes them large."""
+    """A zip archive that holds random bytes as they are: the beginning of every wheel of one size."""
 
-    path: Path
-    digest: bytes
-    """Its sha256."""
-
-    @classmethod
-    def make(cls, path: Path, megabytes: int) -> Payload:
-        """Writes it."""
+    def __init__(self, path: Path, megabytes: int) -> None:
+        self.path, self.megabytes = path, megabytes
         digest = hashlib.sha256()
-        with path.open("wb") as file:
-            for _ in range(megabytes):
-                chunk = os.urandom(CHUNK_BYTES)
-                digest.update(chunk)
-                file.write(chunk)
-        return cls(path=path, digest=digest.digest())
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            with archive.open(LARGE, "w") as target:
+                for _ in range(megabytes):
+                    chunk = os.urandom(CHUNK_BYTES)
+                    digest.update(chunk)
+                    target.write(chunk)
+            self.length = archive.start_dir
+            """How much of it a wheel begins with: all but the archive's directory."""
+        self.record = _record(LARGE, digest.digest(), megabytes * CHUNK_BYTES)
+        with path.open("rb") as file:
+            file.seek(self.length)
+            self.directory = file.read()
+        self._hashed = hashlib.sha256()
+        for chunk in self.chunks():
+            self._hashed.update(chunk)
+
+    def chunks(self) -> Iterator[bytes]:
+        """What a wheel begins with."""
+        left = self.length
+        with self.path.open("rb", buffering=0) as file:
+            while chunk := file.read(min(CHUNK_BYTES, left)):
+                left -= len(chunk)
+                yield chunk
+
+    def sha256(self, rest: bytes) -> str:
+        """Of a wheel that goes on so."""
+        whole = self._hashed.copy()
+        whole.update(rest)
+        return whole.hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
     """A wheel, and the form that uploads it."""
 
-    path: Path
+    filename: str
     project: str
     version: str
     sha256: str
+    payload: Payload
+    rest: bytes = field(repr=False)
+    """What comes after the payload."""
 
     @classmethod
-    def make(cls, folder: Path, project: str, version: str, payload: Payload) -> Wheel:
-        """Writes it: the payload stored as it is, and what the wheel format asks for."""
+    def make(cls, project: str, version: str, payload: Payload) -> Wheel:
+        """Adds to the payload what the wheel format asks for."""
         distribution = project.replace("-", "_")
-        path = folder / f"{distribution}-{version}-py3-none-any.whl"
         information = f"{distribution}-{version}.dist-info"
         texts = {
             f"{information}/METADATA": f"Metadata-Version: 2.1\nName: {project}\nVersion: {version}\n",
             f"{information}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }
-        large = f"{distribution}/payload.bin"
-        records = [_record(large, payload.digest, payload.path.stat().st_size)]
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            with payload.path.open("rb") as source, archive.open(large, "w") as target:
-                shutil.copyfileobj(source, target, CHUNK_BYTES)
-            for name, text in texts.items():
-                archive.writestr(name, text)
-                records.append(_record(name, hashlib.sha256(text.encode()).digest(), len(text.encode())))
-            archive.writestr(f"{information}/RECORD", "".join([*records, f"{information}/RECORD,,\n"]))
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return cls(path=path, project=project, version=version, sha256=sha256)
+        small = [_record(name, hashlib.sha256(text.encode()).digest(), len(text)) for name, text in texts.items()]
+        texts[f"{information}/RECORD"] = "".join([payload.record, *small, f"{information}/RECORD,,\n"])
+        rest = _appended(payload, texts)
+        return cls(
+            filename=f"{distribution}-{version}-py3-none-any.whl",
+            project=project,
+            version=version,
+            sha256=payload.sha256(rest),
+            payload=payload,
+            rest=rest,
+        )
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.payload.length + len(self.rest)
 
     def form(self, boundary: str) -> tuple[bytes, bytes]:
         """What stands before the file in the request's body, and what after it."""
@@ -80,15 +108,27 @@ class Wheel:
             "sha256_digest": self.sha256,
         }
         parts = [_part(boundary, f'name="{name}"', "") + value for name, value in fields.items()]
-        content = f'name="content"; filename="{self.path.name}"'
+        content = f'name="content"; filename="{self.filename}"'
         parts.append(_part(boundary, content, "Content-Type: application/octet-stream\r\n"))
         return "\r\n".join(parts).encode(), f"\r\n--{boundary}--\r\n".encode()
 
     def chunks(self) -> Iterator[bytes]:
         """The file."""
-        with self.path.open("rb", buffering=0) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+        yield from self.payload.chunks()
+        yield self.rest
+
+
+def _appended(payload: Payload, texts: dict[str, str]) -> bytes:
+    """What the archive has after its payload with these files added, and its directory for all of them."""
+    with tempfile.TemporaryFile() as file:
+        # A hole where the payload would be takes no room, and adding to an archive reads its directory alone.
+        file.seek(payload.length)
+        file.write(payload.directory)
+        with zipfile.ZipFile(file, "a", zipfile.ZIP_STORED) as archive:
+            for name, text in texts.items():
+                archive.writestr(name, text)
+        file.seek(payload.length)
+        return file.read()
 
 
 def _part(boundary: str, disposition: str, more: str) -> str:
