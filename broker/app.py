@@ -12,16 +12,17 @@ import signal
 import ssl
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Host, Router
 
-from broker import __version__, logs, settings
+from broker import __version__, logs, registries, settings
 from broker.devpi import DevpiTokens, ParentToken, index_of
 from broker.exchange import Exchange
 from broker.gateway import Gateway
@@ -30,12 +31,14 @@ from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
 from broker.minting import Minter, SigningKey, SigningKeys
+from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
 from broker.web import oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
+from broker.web.index import Index
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
@@ -95,65 +98,73 @@ class _Parts:
         *,
         own_process: bool,
     ) -> None:
-        publish_record = logs.attempt if own_process else logs.attempt_as_event
         self.chosen, self.own_process = chosen, own_process
         self.policies = policies
         self.state = _open_state(chosen)
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
-        self.registry_client = _client(httpx.Timeout(chosen.registry_timeout_seconds, connect=5.0, pool=30.0))
+        self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0))
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
-        minter = Minter(keys=signing, issuer=chosen.public_url, audience=chosen.upload_url, prefix=chosen.token_prefix)
-        self.exchange = Exchange(
-            audience=chosen.audience,
-            exchanges_per_minute=chosen.exchanges_per_minute,
-            policies=lambda: policies.current,
+        self.signing, self.clock = signing, clock
+        self.indexes = [self._index(one) for one in registries.of(chosen)]
+        self.routes: list[BaseRoute] = [
+            *operations.routes(self.indexes[0].exchange, policies),
+            *_by_host(self.indexes),
+        ]
+
+    def _index(self, one: RegistrySettings) -> Index:
+        minter = Minter(
+            keys=self.signing, issuer=one.public_url, audience=one.upload_url, prefix=self.chosen.token_prefix
+        )
+        exchange = Exchange(
+            index="" if self.chosen.registries is None else one.name,
+            audience=one.audience,
+            exchanges_per_minute=self.chosen.exchanges_per_minute,
+            policies=lambda: self.policies.current,
             keys=self.keys,
             minter=minter,
             state=self.state,
-            clock=clock,
-            publish_record=publish_record,
-            devpi=_read_devpi(chosen),
+            clock=self.clock,
+            publish_record=logs.attempt if self.own_process else logs.attempt_as_event,
+            organizations=one.organizations,
+            devpi=_read_devpi(one),
         )
-        self.gateway = Gateway(
-            policies=lambda: policies.current,
-            minter=minter,
-            state=self.state,
-            once=self._once(clock),
-            spool=chosen.spool or Path(tempfile.gettempdir()),
-            upload_limit_bytes=chosen.upload_limit_bytes,
-            clock=clock,
-            publish_record=publish_record,
+        gateway = Gateway(
+            exchange=exchange,
+            once=self._once(one),
+            spool=self.chosen.spool or Path(tempfile.gettempdir()),
+            upload_limit_bytes=one.upload_limit_bytes,
         )
-        self.routes: list[BaseRoute] = [
-            *publishing.routes(self.exchange, chosen.upload_path),
-            # devpi's own tokens are for devpi: no upload comes here.
-            *(() if self.exchange.devpi else uploads.routes(self.gateway, chosen.upload_path)),
-            *oauth.routes(self.exchange),
-            *operations.routes(self.exchange, policies),
-        ]
+        # devpi's own tokens are for devpi: no upload comes here.
+        return Index(
+            base=one.base,
+            upload_path=one.upload_path,
+            exchange=exchange,
+            gateway=None if exchange.devpi else gateway,
+        )
 
-    def _once(self, clock: Callable[[], float]) -> Once:
-        chosen = self.chosen
+    def _once(self, one: RegistrySettings) -> Once:
         registry = Registry(
-            url=chosen.registry_url,
-            username=chosen.registry_username,
-            password=chosen.registry_password,
+            url=one.url,
+            credential=one.credential,
             client=self.registry_client,
+            timeout_seconds=one.timeout_seconds,
+            drop=one.drop,
+            pass_user_agent=one.pass_user_agent,
         )
         return Once(
             state=self.state,
             registry=registry,
-            index=SimpleIndex(url=chosen.index_url, registry=registry, largest_file_bytes=chosen.upload_limit_bytes),
-            open_days=chosen.release_days,
-            clock=clock,
-            lease_seconds=chosen.registry_timeout_seconds + LEASE_MARGIN_SECONDS,
+            index=SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes),
+            open_days=one.release_days,
+            clock=self.clock,
+            lease_seconds=one.timeout_seconds + LEASE_MARGIN_SECONDS,
             wait_seconds=WAIT_SECONDS,
         )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Keeps policies current and issuers' keys fresh while the application lives; then closes what it opened."""
-        if self.chosen.public_url.startswith("http:"):
+        if any(index.url.startswith("http:") for index in self.indexes):
             logs.logger().warning(
                 "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
             )
@@ -175,6 +186,27 @@ class _Parts:
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
             await self.state.close()
+
+
+def _by_host(indexes: Sequence[Index]) -> list[BaseRoute]:
+    """The routes of each host's indexes. The first host's are served to whoever asks for none of them by name."""
+    hosts: dict[str, list[Index]] = {}
+    for index in indexes:
+        hosts.setdefault(urlsplit(index.url).hostname or "", []).append(index)
+    first, *others = hosts.values()
+    named = [
+        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several), redirect_slashes=False))
+        for several in others
+    ]
+    return [*named, *_routes(first)]
+
+
+def _routes(indexes: Sequence[Index]) -> list[BaseRoute]:
+    return [
+        *publishing.routes(indexes),
+        *oauth.routes(indexes),
+        *(route for index in indexes for route in uploads.routes(index)),
+    ]
 
 
 @contextlib.contextmanager
@@ -209,15 +241,15 @@ def _open_state(chosen: Settings) -> State:
         raise SettingsError(f"BROKER_STATE_URL: {error}.") from error
 
 
-def _read_devpi(chosen: Settings) -> DevpiTokens | None:
-    if chosen.upload_tokens != "devpi":
+def _read_devpi(one: RegistrySettings) -> DevpiTokens | None:
+    if one.upload_tokens != "devpi":
         return None
     try:
-        index = index_of(chosen.registry_url)
+        index = index_of(one.url)
     except ValueError as error:
         raise SettingsError(f"BROKER_REGISTRY_URL, with BROKER_UPLOAD_TOKENS=devpi: {error}.") from error
     try:
-        parent = ParentToken.parse(chosen.devpi_token.get_secret_value(), index)
+        parent = ParentToken.parse(one.devpi_token.get_secret_value(), index)
     except ValueError as error:
         raise SettingsError(
             f"BROKER_DEVPI_TOKEN: {error}. Make one as the devpi user __token__: "

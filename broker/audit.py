@@ -28,6 +28,7 @@ _FIRST_NO: Final = 300
 """The broker may allow an upload that the registry then refuses: a file of that name is there already, most often."""
 
 _WHERE_KNOWN: Final = {
+    "index": "index",
     "token_id": "token_id",
     "expires_at": "expires_at",
     "upstream": "upstream",
@@ -42,6 +43,8 @@ _WHERE_KNOWN: Final = {
     "registry_status": "registry_status",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
+
+Kind = Literal["mint", "upload", "revocation"]
 
 MOST_CONSIDERED: Final = 20
 """Publishers that a record lists; with more in one repository, the first ones stand for all."""
@@ -69,10 +72,12 @@ class Record:
 class Attempt:
     """A notebook of one attempt. Every field but the first three is filled in when it becomes known."""
 
-    kind: Literal["mint", "upload", "revocation"]
+    kind: Kind
     id: str
     started_at: float
 
+    index: str = ""
+    """The registry's name, where the broker stands in front of several."""
     generation: str = ""
     """Of the policies that decided."""
     issuer: str = ""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker import refusals, tokens
-from broker.audit import Attempt, Record
+from broker.audit import Attempt, Kind, Record
 from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
 from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken
@@ -27,8 +27,10 @@ from broker.tokens import Claims
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """Trades identity tokens for upload tokens."""
+    """Trades identity tokens for the upload tokens of one index, and asks again what those are good for."""
 
+    index: str = ""
+    """The registry's name, where there are several: records say it."""
     audience: str
     """What identity tokens must carry in `aud`."""
     exchanges_per_minute: int
@@ -41,6 +43,8 @@ class Exchange:
     clock: Callable[[], float]
     publish_record: Callable[[Record], None]
     """Tells the log of a record that was stored."""
+    organizations: frozenset[str] | None = None
+    """The only ones that may use this index; None is all."""
     devpi: DevpiTokens | None = None
     """Where the registry judges tokens of its own: those are minted instead. They cannot be burned."""
 
@@ -48,6 +52,10 @@ class Exchange:
     def features(self) -> tuple[str, ...]:
         """Of PEP 807, what can be asked for. devpi counts no uses."""
         return (MULTI_USE,) if self.devpi else FEATURES
+
+    def attempt(self, kind: Kind, attempt_id: str) -> Attempt:
+        """The notebook of an attempt at this index that begins now."""
+        return Attempt(kind=kind, id=attempt_id, started_at=self.clock(), index=self.index)
 
     async def mint(self, request: Awaitable[MintRequest], attempt_id: str) -> MintedToken:
         """Decides one exchange, and records it.
@@ -58,28 +66,58 @@ class Exchange:
         Raises:
             Refusal: with its record written; or StateUnavailable, when it could not be.
         """
-        attempt = Attempt(kind="mint", id=attempt_id, started_at=self.clock())
+        attempt = self.attempt("mint", attempt_id)
         try:
             return await self._decide(request, attempt)
         except refusals.Refusal as refusal:
             attempt.refusal = refusal
-            await self._record(attempt)
+            await self.record(attempt)
             raise
 
-    async def burn(self, text: str, attempt_id: str) -> None:
-        """Revokes an upload token. Blind: what is no token of ours changes nothing, and the caller does not learn so.
+    async def burn(self, text: str, attempt_id: str) -> bool:
+        """Revokes an upload token. What is no token of this index changes nothing, and is False.
 
         Raises:
             StateUnavailable: the revocation could not be kept. Clients repeat the call then.
         """
-        attempt = Attempt(kind="revocation", id=attempt_id, started_at=self.clock())
+        attempt = self.attempt("revocation", attempt_id)
         try:
             token = self.minter.read(text, attempt.started_at)
         except refusals.Refusal:
-            return
+            return False
         note_token(attempt, token, self.policies())
         record = attempt.record()
         await self.state.revoke(token.id, token.expires_at, record)
+        self.publish_record(record)
+        return True
+
+    async def covers_now(self, token: UploadToken, attempt: Attempt) -> frozenset[Projects]:
+        """What an upload token covers at this moment: what it was minted for, and both gates still give.
+
+        Its time is not asked: an upload that was begun in time may end after it.
+
+        Raises:
+            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
+        """
+        policies, now = self.policies(), self.clock()
+        note_token(attempt, token, policies)
+        matching.require_current(policies, now)
+        if await self.state.is_revoked(token.id):
+            raise refusals.RevokedToken
+        issuer = policies.issuers.get(token.identity.issuer)
+        if issuer is None or issuer.disabled:
+            raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
+        grant = await self._ask(policies, token.identity, attempt, now=now, publishers=token.publishers)
+        return intersect(token.projects, grant.projects)
+
+    async def record(self, attempt: Attempt) -> None:
+        """Stores an attempt's record, and tells the log of it.
+
+        Raises:
+            StateUnavailable
+        """
+        record = attempt.record()
+        await self.state.append(record)
         self.publish_record(record)
 
     async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
@@ -104,7 +142,7 @@ class Exchange:
             now=now,
         )
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
-        grant = await asks(policies, identity, self.state, attempt, now=now)
+        grant = await self._ask(policies, identity, attempt, now=now)
         minted = (self.devpi or self.minter).mint(
             grant,
             identity,
@@ -155,17 +193,40 @@ class Exchange:
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
         if await self.state.is_revoked(minted.id):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
-        await self._record(attempt)
+        await self.record(attempt)
         return minted
 
     def _limit(self, issuer: Issuer, identity: Identity) -> Limit:
         source = getattr(identity, identity.source)
         return Limit(key=f"mint {issuer.url} {source}", burst=self.exchanges_per_minute, per_seconds=60)
 
-    async def _record(self, attempt: Attempt) -> None:
-        record = attempt.record()
-        await self.state.append(record)
-        self.publish_record(record)
+    async def _ask(
+        self,
+        policies: Policies,
+        identity: Identity,
+        attempt: Attempt,
+        *,
+        now: float,
+        publishers: tuple[str, ...] | None = None,
+    ) -> matching.Grant:
+        """Asks both gates, at the mint and again at the upload, and notes what they said.
+
+        State is read only where a publisher of that name pins on first use.
+
+        Args:
+            publishers: Only these count (ids); None for all.
+
+        Raises:
+            Those of `matching.admit` and `matching.grant`.
+        """
+        found = matching.candidates(policies, identity)
+        if publishers is not None:
+            found = tuple(one for one in found if one.id in publishers)
+        pinned = matching.pinned_on_first_use(found)
+        attempt.considered = matching.consider(found, identity, await self.state.pins(pinned) if pinned else {})
+        admitted = matching.admit(attempt.considered, self.organizations)
+        attempt.grant = matching.grant(policies, identity, admitted, now)
+        return attempt.grant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,59 +276,10 @@ FEATURES: Final = (SINGLE_USE, MULTI_USE)
 """Of PEP 807, what discovery offers; without either, a token is good for any number of uploads."""
 
 
-async def asks(
-    policies: Policies,
-    identity: Identity,
-    state: State,
-    attempt: Attempt,
-    *,
-    now: float,
-    publishers: tuple[str, ...] | None = None,
-) -> matching.Grant:
-    """Asks both gates, at the mint and again at the upload, and notes what they said.
-
-    State is read only where a publisher of that name pins on first use.
-
-    Args:
-        publishers: Only these count (ids); None for all.
-
-    Raises:
-        Those of `matching.grant`.
-    """
-    found = matching.candidates(policies, identity)
-    if publishers is not None:
-        found = tuple(one for one in found if one.id in publishers)
-    pinned = matching.pinned_on_first_use(found)
-    attempt.considered = matching.consider(found, identity, await state.pins(pinned) if pinned else {})
-    attempt.grant = matching.grant(policies, identity, attempt.considered, now)
-    return attempt.grant
-
-
 def note_token(attempt: Attempt, token: UploadToken, policies: Policies) -> None:
     """Notes which upload token an attempt is about, and under which policies."""
     attempt.issuer, attempt.identity, attempt.generation = token.identity.issuer, token.identity, policies.generation
     attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
-
-
-async def covers_now(
-    policies: Policies, token: UploadToken, state: State, attempt: Attempt, *, now: float
-) -> frozenset[Projects]:
-    """What an upload token covers at this moment: what it was minted for, and both gates still give.
-
-    Its time is not asked: an upload that was begun in time may end after it.
-
-    Raises:
-        PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
-    """
-    note_token(attempt, token, policies)
-    matching.require_current(policies, now)
-    if await state.is_revoked(token.id):
-        raise refusals.RevokedToken
-    issuer = policies.issuers.get(token.identity.issuer)
-    if issuer is None or issuer.disabled:
-        raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
-    grant = await asks(policies, token.identity, state, attempt, now=now, publishers=token.publishers)
-    return intersect(token.projects, grant.projects)
 
 
 def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:

@@ -220,9 +220,12 @@ class Minter:
         """The same token again.
 
         Raises:
-            ReplayedToken: its time is over, the key that signed it is gone, or it was narrowed otherwise.
+            ReplayedToken: its time is over, the key that signed it is gone, it was narrowed otherwise, or it is for
+                another index.
         """
         stored = json.loads(receipt)
+        if stored["claims"]["aud"] != self.audience:
+            raise refusals.ReplayedToken("the identity token was exchanged before, at another index")
         if Narrowing.from_claims(stored["claims"]) != narrowing:
             raise refusals.ReplayedToken(NARROWED_OTHERWISE)
         key = self.keys.find(stored["kid"])

@@ -251,6 +251,13 @@ class OrganizationFrozen(Refusal):
     )
 
 
+class OrganizationNotAdmitted(Refusal):
+    """The index is for other organizations: the operator says who may use which."""
+
+    code, status = "organization-not-admitted", 403
+    remedy = "Publish to your organization's own index; or ask the operator to add it to `organizations` of this one."
+
+
 class IdentityChanged(Refusal):
     """The names fit a publisher, but the immutable ids do not: the name now belongs to somebody else."""
 

@@ -1,5 +1,7 @@
 """`BROKER_*` settings: from the environment or an env file, strict, with secrets also as `..._FILE`.
 
+What of it tells of a registry can stand in a file instead, for several: `registries.py`.
+
 `docs/reference/settings.md` is generated from the descriptions here. A wrong setting is a `SettingsError` that says
 what, where and how to mend it; nothing starts with one.
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -23,6 +25,8 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from broker.gateway.credential import SecretFile
 
 PREFIX: Final = "BROKER_"
 
@@ -67,6 +71,14 @@ def _path(value: str) -> str:
     return value
 
 
+PlainUrl = Annotated[str, AfterValidator(_plain_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
+Audience = Annotated[str, AfterValidator(_audience)]
+UploadPath = Annotated[str, AfterValidator(_path)]
+
+UploadTokens = Literal["own", "devpi"]
+
+
 class Settings(BaseSettings):
     """What the broker reads at start."""
 
@@ -79,11 +91,18 @@ class Settings(BaseSettings):
         le=720,
         description="How long the last good policies decide while the files are broken; then everything is denied.",
     )
-    public_url: Annotated[str, AfterValidator(_origin)] = Field(
+    public_url: Origin = Field(
         description="What clients see, such as `https://upload.acme.example`; `iss` of the upload tokens."
     )
-    audience: Annotated[str, AfterValidator(_audience)] = Field(
-        description="What identity tokens must carry in `aud`; begins with a letter."
+    registries: Path | None = Field(
+        default=None,
+        description="A file that describes several registries, in place of the settings of one: `registries.yaml`.",
+    )
+    audience: Audience | None = Field(
+        default=None,
+        validate_default=True,
+        description="What identity tokens must carry in `aud`; begins with a letter. Needed, unless "
+        "`BROKER_REGISTRIES` tells it.",
     )
     state_url: SecretStr = Field(
         default=SecretStr("sqlite:///state.db"),
@@ -93,13 +112,16 @@ class Settings(BaseSettings):
         description="A PEM file with an Ed25519 key, or a folder of `*.pem`; all verify, the last by name signs. "
         "Make one with `broker keys new`."
     )
-    upload_path: Annotated[str, AfterValidator(_path)] = Field(
+    upload_path: UploadPath = Field(
         default="/legacy/", description="The path of the upload route, served with and without the last `/`."
     )
-    registry_url: Annotated[str, AfterValidator(_plain_url)] = Field(
-        description="Where uploads are sent on to: the registry's own upload URL. Let nobody but the broker reach it."
+    registry_url: PlainUrl | None = Field(
+        default=None,
+        validate_default=True,
+        description="Where uploads are sent on to: the registry's own upload URL. Let nobody but the broker reach it. "
+        "Needed, unless `BROKER_REGISTRIES` tells it.",
     )
-    registry_index_url: Annotated[str, AfterValidator(_plain_url)] | None = Field(
+    registry_index_url: PlainUrl | None = Field(
         default=None,
         description="The registry's simple index, which is asked whether a file is there; default: `simple/` under the "
         "registry's URL, or beside its `legacy/`. For devpi: `https://devpi.example/user/index/+simple/`.",
@@ -111,7 +133,12 @@ class Settings(BaseSettings):
         "default: for ever.",
     )
     registry_username: str = Field(default="", description="The registry's user, that only the broker knows.")
-    registry_password: SecretStr = Field(default=SecretStr(""), description="The password of that user.")
+    registry_password: SecretStr = Field(
+        default=SecretStr(""), description="The password of that user. A file is read again for each use."
+    )
+    registry_bearer_token: SecretStr = Field(
+        default=SecretStr(""), description="A bearer token for the registry, in place of user and password."
+    )
     registry_timeout_seconds: float = Field(
         default=120.0, gt=0, le=3600, description="How long the registry may be silent while it takes a file."
     )
@@ -125,7 +152,7 @@ class Settings(BaseSettings):
         pattern=r"^[A-Za-z0-9_-]{0,40}$",
         description="What upload tokens begin with; stock clients and secret scanners expect `pypi-`.",
     )
-    upload_tokens: Literal["own", "devpi"] = Field(
+    upload_tokens: UploadTokens = Field(
         default="own",
         description="Whose upload tokens are minted: the broker's `own`, for its gateway; or those of a `devpi` with "
         "devpi-tokens, to which clients then upload themselves.",
@@ -150,6 +177,13 @@ class Settings(BaseSettings):
         default=False, description="Development only: issuers may be `http://127.0.0.1:...`. Warned about at start."
     )
 
+    @field_validator("audience", "registry_url")
+    @classmethod
+    def _needed_unless_there_are_several(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None and info.data.get("registries") is None:
+            raise ValueError("is not set")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -173,18 +207,6 @@ class Settings(BaseSettings):
     def state_address(self) -> str:
         """The state's URL, password and all: for the one who opens it."""
         return self.state_url.get_secret_value()
-
-    @property
-    def index_url(self) -> str:
-        """The root of the registry's simple index, with a slash at the end."""
-        if self.registry_index_url is not None:
-            return self.registry_index_url.rstrip("/") + "/"
-        return self.registry_url.rstrip("/").removesuffix("/legacy") + "/simple/"
-
-    @property
-    def upload_url(self) -> str:
-        """The index as clients name it; `aud` of the upload tokens."""
-        return self.public_url + self.upload_path
 
 
 class _EnvFile(DotEnvSettingsSource):
@@ -214,9 +236,9 @@ class _SecretFiles(EnvSettingsSource):
             if variable.removesuffix("_FILE") in self._told:
                 raise SettingsError(f"{variable} is set, and so is {variable.removesuffix('_FILE')}: set one of them.")
             try:
-                values[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{variable}: {path!r} cannot be read ({_reason(error)}).") from error
+                values[name] = SecretFile(Path(path))
+            except (OSError, ValueError) as error:
+                raise SettingsError(f"{variable}: {path!r} cannot be read ({reason(error)}).") from error
         return values
 
 
@@ -248,7 +270,7 @@ def load() -> Settings:
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the env file {env_file} cannot be read ({_reason(error)}).") from error
+        raise SettingsError(f"the env file {env_file} cannot be read ({reason(error)}).") from error
     _check_together(settings)
     return settings
 
@@ -272,6 +294,7 @@ def _check_together(settings: Settings) -> None:
             lines.append(f"{PREFIX}{name.upper()}: {path} is no file.")
     if not lines and settings.tls_certificate is not None and settings.tls_key is not None:
         lines += _check_certificate(settings.tls_certificate, settings.tls_key)
+    lines += _check_one_registry(settings) if settings.registries is None else _check_several(settings)
     if settings.upload_tokens == "own" and settings.devpi_token.get_secret_value():
         lines.append("BROKER_DEVPI_TOKEN is set, and nothing uses it: set BROKER_UPLOAD_TOKENS=devpi too, or neither.")
     if settings.spool is not None and not settings.spool.is_dir():
@@ -282,6 +305,38 @@ def _check_together(settings: Settings) -> None:
         )
     if lines:
         raise SettingsError("\n".join(lines))
+
+
+ONE_REGISTRY: Final = (
+    "audience",
+    "upload_path",
+    "registry_url",
+    "registry_index_url",
+    "release_days",
+    "registry_username",
+    "registry_password",
+    "registry_bearer_token",
+    "registry_timeout_seconds",
+    "upload_limit_bytes",
+    "upload_tokens",
+    "devpi_token",
+)
+"""The settings of a single registry: a file of several says each of these for each."""
+
+
+def _check_one_registry(settings: Settings) -> list[str]:
+    bearer = settings.registry_bearer_token.get_secret_value()
+    if bearer and (settings.registry_username or settings.registry_password.get_secret_value()):
+        return ["BROKER_REGISTRY_BEARER_TOKEN: is set, and so is a user or a password: set one of them."]
+    return []
+
+
+def _check_several(settings: Settings) -> list[str]:
+    return [
+        f"{PREFIX}{name.upper()}: is set, and so is BROKER_REGISTRIES, whose file says it for each registry."
+        for name in ONE_REGISTRY
+        if name in settings.model_fields_set
+    ]
 
 
 def _check_certificate(certificate: Path, key: Path) -> list[str]:
@@ -311,5 +366,8 @@ def _explain(problem: Mapping[str, Any]) -> str:
     return f"{PREFIX}{name.upper()}: {what[0].lower()}{what[1:]}. ({field.description})"
 
 
-def _reason(error: Exception) -> str:
-    return error.strerror or "unreadable" if isinstance(error, OSError) else "not UTF-8"
+def reason(error: Exception) -> str:
+    """Why a file could not be read."""
+    if isinstance(error, OSError):
+        return error.strerror or "unreadable"
+    return "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)

@@ -391,6 +391,12 @@ def test_a_receipt_gives_nothing_once_its_key_is_gone() -> None:
         minter(KEY).repeat(token.receipt, NOW)
 
 
+def test_a_receipt_gives_nothing_at_another_index() -> None:
+    token = minted()
+    with refused("replayed-token"):
+        minter(audience="https://upload.acme.example/team-a/legacy/").repeat(token.receipt, NOW)
+
+
 def test_with_a_receipt_alone_nobody_can_upload() -> None:
     token = minted()
     assert token.text.rpartition(".")[2] not in token.receipt

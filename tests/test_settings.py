@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import settings
+from broker import registries, settings
 from broker.settings import Settings, SettingsError
 from tests.environment import environment
 
@@ -21,7 +21,8 @@ VALID = {
 def test_the_four_needed_settings_are_enough() -> None:
     with environment(**VALID):
         chosen = settings.load()
-    assert chosen.upload_url == "https://upload.acme.example/legacy/"
+    (registry,) = registries.of(chosen)
+    assert registry.upload_url == "https://upload.acme.example/legacy/"
     assert chosen.state_address() == "sqlite:///state.db"
 
 
@@ -49,6 +50,8 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_PORT", "http", "integer"),
         ("BROKER_WORKERS", "0", "greater"),
         ("BROKER_TLS_KEY", "key.pem", "set both, or none"),
+        ("BROKER_REGISTRY_URL", None, "is not set"),
+        ("BROKER_REGISTRIES", "registries.yaml", "whose file says it for each registry"),
         ("BROKER_DEVPI_TOKEN", "devpi-AgEA", "BROKER_UPLOAD_TOKENS=devpi"),
         ("BROKER_UPLOAD_TOKENS", "macaroons", "'own' or 'devpi'"),
         ("BROKER_SPOOL", "/nowhere/at/all", "is no folder"),
@@ -88,7 +91,7 @@ def test_a_wrong_setting_is_named_and_explained(name: str, value: str | None, wo
 def test_the_index_is_beside_the_upload_url_unless_it_is_told(registry: str, index: str | None, expected: str) -> None:
     told = {} if index is None else {"BROKER_REGISTRY_INDEX_URL": index}
     with environment(**VALID | {"BROKER_REGISTRY_URL": registry} | told):
-        assert settings.load().index_url == expected
+        assert registries.of(settings.load())[0].index_url == expected
 
 
 def test_every_mistake_is_told_at_once() -> None:
@@ -105,9 +108,13 @@ def test_a_secret_can_come_from_a_file_and_not_from_two_places(tmp_path: Path) -
     both = {"BROKER_REGISTRY_PASSWORD_FILE": str(file), "BROKER_REGISTRY_PASSWORD": "x"}
     with environment(**VALID, **both), pytest.raises(SettingsError, match="set one of them"):
         settings.load()
-    file.write_bytes(b"\xff")
-    with environment(**VALID, BROKER_REGISTRY_PASSWORD_FILE=str(file)), pytest.raises(SettingsError, match="UTF-8"):
+    bearer = {"BROKER_REGISTRY_BEARER_TOKEN": "t", "BROKER_REGISTRY_USERNAME": "broker"}
+    with environment(**VALID, **bearer), pytest.raises(SettingsError, match="BEARER_TOKEN: is set, and so is a user"):
         settings.load()
+    for content, words in ((b"\xff", "UTF-8"), (b"x" * 70_000, "more than 65536 bytes")):
+        file.write_bytes(content)
+        with environment(**VALID, BROKER_REGISTRY_PASSWORD_FILE=str(file)), pytest.raises(SettingsError, match=words):
+            settings.load()
 
 
 def test_an_env_file_fills_in_and_the_environment_wins(tmp_path: Path) -> None:

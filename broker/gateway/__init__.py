@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,16 +18,15 @@ from typing import Final
 from packaging.version import Version
 
 from broker import refusals
-from broker.audit import Attempt, Record
-from broker.exchange import covers_now, note_token
+from broker.audit import Attempt
+from broker.exchange import Exchange, note_token
 from broker.gateway.form import Limits, read_form
 from broker.gateway.once import Once
 from broker.gateway.package import Package, check
 from broker.gateway.registry import Answer
-from broker.minting import Minter, Narrowing, UploadToken
+from broker.minting import Narrowing, UploadToken
 from broker.patterns import Projects, normalise
-from broker.policy.model import Policies
-from broker.state import LONGEST_UPLOAD_SECONDS, State
+from broker.state import LONGEST_UPLOAD_SECONDS
 
 USER: Final = "__token__"
 
@@ -44,20 +43,18 @@ class Upload:
     """The body is compressed, or chunked."""
     body: AsyncIterator[bytes] = field(repr=False)
     """Raises TruncatedUpload when the client goes away."""
+    user_agent: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
     """Guards one registry."""
 
-    policies: Callable[[], Policies]
-    minter: Minter
-    state: State
+    exchange: Exchange
+    """Knows what an upload token is good for."""
     once: Once
     spool: Path
     upload_limit_bytes: int
-    clock: Callable[[], float]
-    publish_record: Callable[[Record], None]
 
     async def publish(self, upload: Upload, attempt_id: str) -> Answer:
         """Decides one upload, sends it on, and records it.
@@ -65,24 +62,24 @@ class Gateway:
         Raises:
             Refusal: with its record written; or StateUnavailable, when it could not be.
         """
-        attempt = Attempt(kind="upload", id=attempt_id, started_at=self.clock())
+        attempt = self.exchange.attempt("upload", attempt_id)
         try:
             answer = await self._decide(upload, attempt)
         except refusals.Refusal as refusal:
             attempt.refusal = refusal
-            await self._record(attempt)
+            await self.exchange.record(attempt)
             raise
         try:
-            await self._record(attempt)
+            await self.exchange.record(attempt)
         except refusals.StateUnavailable:
             # The registry has the file. What cannot be stored of that is at least in the log.
-            self.publish_record(attempt.record())
+            self.exchange.publish_record(attempt.record())
             raise
         return answer
 
     async def _decide(self, upload: Upload, attempt: Attempt) -> Answer:
         self._check_envelope(upload)
-        token = self.minter.read(credential(upload.authorization), attempt.started_at)
+        token = self.exchange.minter.read(credential(upload.authorization), attempt.started_at)
         scope = await self._scope(token, attempt)
 
         def on_field(name: str, value: str) -> None:
@@ -111,7 +108,7 @@ class Gateway:
             # waiting for a name, and `once` asks a third time after it.
             await still_allowed()
             await self._count_use(token, package)
-            return await self.once.send(form, package, attempt, still_allowed)
+            return await self.once.send(form, package, attempt, still_allowed, upload.user_agent)
 
     def _check_envelope(self, upload: Upload) -> None:
         if upload.encoded or upload.content_length is None:
@@ -124,13 +121,12 @@ class Gateway:
 
         Raises:
             ExpiredUploadToken: the upload was begun in time, and took too long since.
-            And those of `covers_now`.
+            And those of `Exchange.covers_now`.
         """
-        policies, now = self.policies(), self.clock()
-        if now >= token.expires_at + LONGEST_UPLOAD_SECONDS:  # from here on, a revocation of it may be forgotten
-            note_token(attempt, token, policies)
+        if self.exchange.clock() >= token.expires_at + LONGEST_UPLOAD_SECONDS:  # then a revocation may be forgotten
+            note_token(attempt, token, self.exchange.policies())
             raise refusals.ExpiredUploadToken("the upload went on for too long after its token expired")
-        return await covers_now(policies, token, self.state, attempt, now=now)
+        return await self.exchange.covers_now(token, attempt)
 
     async def _count_use(self, token: UploadToken, package: Package) -> None:
         """Counts the file, where the token is good for so many. Sent again, after whatever went wrong, it counts once.
@@ -139,9 +135,8 @@ class Gateway:
             UsedUpToken
         """
         most = token.narrowing.uses
-        if most and not await self.state.use(
-            token.id, f"{package.filename} {package.sha256}", most=most, now=self.clock(), until=token.expires_at
-        ):
+        file, now = f"{package.filename} {package.sha256}", self.exchange.clock()
+        if most and not await self.exchange.state.use(token.id, file, most=most, now=now, until=token.expires_at):
             raise refusals.UsedUpToken(f"the upload token was good for {most} uploads, and is used up")
 
     def _check_scope(self, scope: frozenset[Projects], name: str, attempt: Attempt) -> None:
@@ -151,15 +146,10 @@ class Gateway:
             raise refusals.ProjectNotGranted(f"{name[:100]!r} is no project's name") from error
         if any(pattern.covers(project) for pattern in scope):
             return
-        holder = self.policies().holder(project)
+        holder = self.exchange.policies().holder(project)
         if holder is not None and attempt.grant is not None and holder not in attempt.grant.organizations:
             raise refusals.NamespaceReserved(f"{project[:100]!r} belongs to another organization")
         raise refusals.ProjectNotGranted(f"the upload token does not cover {project[:100]!r}")
-
-    async def _record(self, attempt: Attempt) -> None:
-        record = attempt.record()
-        await self.state.append(record)
-        self.publish_record(record)
 
 
 def credential(authorization: str | None) -> str:

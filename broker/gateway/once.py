@@ -64,12 +64,18 @@ class Once:
     poll_seconds: float = 0.25
 
     async def send(
-        self, form: Form, package: Package, attempt: Attempt, still_allowed: Callable[[], Awaitable[None]]
+        self,
+        form: Form,
+        package: Package,
+        attempt: Attempt,
+        still_allowed: Callable[[], Awaitable[None]],
+        user_agent: str = "",
     ) -> Answer:
         """Sends the file on, unless it is there; notes in the attempt what came of it.
 
         Args:
             still_allowed: Asked right before the file is sent, after all waiting. What it raises passes through.
+            user_agent: The client's, for registries that are to see it.
 
         Raises:
             FileExists: the name is written, with other bytes.
@@ -97,7 +103,7 @@ class Once:
             await self._releases.check_open(files, filename)
             await still_allowed()
             give_up = self.state.leave  # from here on, what is cut short may be at the registry
-            return await self._send(claim, form, package, attempt)
+            return await self._send(claim, form, package, attempt, user_agent)
         except refusals.FileExists:
             await self._end(self.state.release, claim)  # whoever comes next, with the bytes that are there, is told so
             raise
@@ -130,10 +136,10 @@ class Once:
         digests = [await self.index.sha256(one) for one in files if read_filename(one.filename) == name]
         return package.sha256 if package.sha256 in digests else next(iter(digests), None)
 
-    async def _send(self, claim: Claim, form: Form, package: Package, attempt: Attempt) -> Answer:
+    async def _send(self, claim: Claim, form: Form, package: Package, attempt: Attempt, user_agent: str) -> Answer:
         outcome: Answer | refusals.Refusal
         try:
-            outcome = await self._forward(claim, form, package)
+            outcome = await self._forward(claim, form, package, user_agent)
         except refusals.RegistryCredential:
             await self._end(self.state.release, claim)
             raise
@@ -147,14 +153,14 @@ class Once:
                 outcome = refusals.StateUnavailable(_LOST)
         return await self._settle(claim, package, attempt, outcome)
 
-    async def _forward(self, claim: Claim, form: Form, package: Package) -> Answer:
+    async def _forward(self, claim: Claim, form: Form, package: Package, user_agent: str) -> Answer:
         """Sends the file, and renews the lease as long as that takes."""
         loop = asyncio.get_running_loop()
         held_until = loop.time() + self.lease_seconds
         # Before the first byte too: the index may have taken longer than the lease.
         if not await self.state.renew(claim, now=self.clock(), seconds=self.lease_seconds):
             raise refusals.StateUnavailable(_LOST)
-        sending = loop.create_task(self.registry.send(form, package))
+        sending = loop.create_task(self.registry.send(form, package, user_agent))
         try:
             while True:
                 done, _ = await asyncio.wait({sending}, timeout=self.lease_seconds / 4)

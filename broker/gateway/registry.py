@@ -2,7 +2,8 @@
 
 Laws:
 
-- nothing of the client's request passes but the parsed fields and the spooled file: fresh boundary, exact length;
+- nothing of the client's request passes but the parsed fields and the spooled file: fresh boundary, exact length; and,
+  where the operator wants it, the client's name (User-Agent);
 - no redirect is followed and no proxy taken from the environment: either would hand credential and file to another;
 - the registry's answer is text of a bounded size, whatever it says it is; and it never contains the credential;
 - a 401 or 403 is about *our* credential (registry-credential); no answer, or none that HTTP knows, is
@@ -12,7 +13,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import re
 import secrets
@@ -23,9 +23,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import httpx
-from pydantic import SecretStr
 
 from broker import refusals
+from broker.gateway.credential import Credential, Shown
 from broker.gateway.form import Form
 from broker.gateway.package import Package
 
@@ -51,6 +51,8 @@ _ESCAPES = str.maketrans({'"': "%22", "\r": "%0D", "\n": "%0A"})
 none of the three in; this makes it no matter."""
 
 
+_USER_AGENT = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")
+
 _TAGS = re.compile(r"<(?:script|style|title)\b[^<]*|<[^<>]*>?", re.IGNORECASE)
 
 
@@ -73,33 +75,43 @@ class Registry:
 
     url: str
     """Its upload URL."""
-    username: str
-    password: SecretStr
+    credential: Credential
     client: httpx.AsyncClient = field(repr=False)
     """Its timeouts bound how long the registry may be silent; it must not read the environment."""
+    timeout_seconds: float | None = None
+    """Where this registry may be silent for another time than the client says."""
+    drop: frozenset[str] = frozenset()
+    """Fields of the form that the registry does not understand, and is not sent."""
+    pass_user_agent: bool = False
+    """Send the client's User-Agent on, and not ours."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where the client would take a proxy or a credential from the environment."""
         if self.client.trust_env:
             raise ValueError("the registry's client must not trust the environment")
 
-    async def send(self, form: Form, package: Package) -> Answer:
+    async def send(self, form: Form, package: Package, user_agent: str = "") -> Answer:
         """Sends the file and the fields, and gives the registry's answer.
 
-        The User-Agent is ours, and says nothing of twine: to it, pypiserver answers 400 instead of 409 for a file that
-        exists, and a 400 could be anything.
+        The User-Agent is ours unless the operator wants the client's. Ours says nothing of twine: to it, pypiserver
+        answers 400 instead of 409 for a file that exists, and a 400 could be anything.
 
         Raises:
             RegistryCredential: the registry refused our credential.
             RegistryUnavailable: it did not answer, or redirected. It may have stored the file.
         """
         boundary = secrets.token_hex(24)  # made after the file was read, so that it cannot stand in it but by 2 ** -192
-        opening, closing = _encode(form, package, boundary)
+        opening, closing = _encode(form, package, boundary, self.drop)
+        shown = self.credential.show()
+        name = {"User-Agent": user_agent} if self.pass_user_agent and _USER_AGENT.fullmatch(user_agent) else {}
         request = self.client.build_request(
             "POST",
             self.url,
             content=_body(opening, form, closing),
+            timeout=self._timeout(),
             headers={
+                **name,
+                "Authorization": shown.header,
                 "Content-Type": f"multipart/form-data; boundary={boundary}",
                 "Content-Length": str(len(opening) + package.size_bytes + len(closing)),
                 "Accept": "text/plain, */*;q=0.5",
@@ -109,7 +121,7 @@ class Registry:
             },
         )
         try:
-            response = await self.client.send(request, stream=True, auth=self._credential(), follow_redirects=False)
+            response = await self.client.send(request, stream=True, follow_redirects=False)
         except httpx.ConnectError as error:
             raise refusals.RegistryUnavailable("the registry cannot be reached") from error
         except (httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadTimeout) as error:
@@ -119,7 +131,7 @@ class Registry:
                 raise refusals.RegistryCredential from error
             raise refusals.RegistryUnavailable("the registry broke the connection off, or took no more") from error
         try:
-            return await self._read(response)
+            return await self._read(response, shown)
         finally:
             await response.aclose()
 
@@ -132,10 +144,15 @@ class Registry:
             RegistryUnavailable: it did not answer; also while its answer is read.
             RegistryIndex: the URL is none, or the answer is compressed, which was not asked for.
         """
-        headers = {"Accept": accept, "Accept-Encoding": "identity", "Cache-Control": "no-cache"}
+        headers = {
+            "Authorization": self.credential.show().header,
+            "Accept": accept,
+            "Accept-Encoding": "identity",
+            "Cache-Control": "no-cache",
+        }
         try:
             async with self.client.stream(
-                "GET", url, headers=headers, auth=self._credential(), follow_redirects=False
+                "GET", url, headers=headers, timeout=self._timeout(), follow_redirects=False
             ) as response:
                 if response.status_code in _UNAUTHORISED:
                     raise refusals.RegistryCredential
@@ -153,19 +170,23 @@ class Registry:
         One that judges the credential first may answer and close before the file is through; the system then drops the
         answer with the connection. So it is asked again, with nothing to upload, and its answer cannot be lost.
         """
+        headers = {"Authorization": self.credential.show().header}
         try:
             async with (
                 asyncio.timeout(SECOND_OPINION_SECONDS),
-                self.client.stream("POST", self.url, auth=self._credential(), follow_redirects=False) as response,
+                self.client.stream("POST", self.url, headers=headers, follow_redirects=False) as response,
             ):
                 return response.status_code in _UNAUTHORISED
         except (httpx.RequestError, TimeoutError):
             return False
 
-    def _credential(self) -> tuple[str, str]:
-        return self.username, self.password.get_secret_value()
+    def _timeout(self) -> httpx.Timeout:
+        usual = self.client.timeout
+        if self.timeout_seconds is None:
+            return usual
+        return httpx.Timeout(self.timeout_seconds, connect=usual.connect, pool=usual.pool)
 
-    async def _read(self, response: httpx.Response) -> Answer:
+    async def _read(self, response: httpx.Response, shown: Shown) -> Answer:
         status = response.status_code
         if status in _UNAUTHORISED:
             raise refusals.RegistryCredential
@@ -182,29 +203,28 @@ class Registry:
                         break
         except (httpx.RequestError, TimeoutError):
             pass  # The status is the decision, and stands; only the words to it are cut short.
-        return Answer(status=status, text=self._readable(response, bytes(raw[: LONGEST_ANSWER + _BEYOND])))
+        return Answer(status=status, text=self._readable(response, bytes(raw[: LONGEST_ANSWER + _BEYOND]), shown))
 
-    def _readable(self, response: httpx.Response, raw: bytes) -> str:
+    def _readable(self, response: httpx.Response, raw: bytes, shown: Shown) -> str:
         """Text that can be shown in a CI log."""
         if response.headers.get("content-encoding", "identity") != "identity":
             return ""
         is_page = response.headers.get("content-type", "").startswith("text/html")
         read, text = (part.decode("utf-8", "replace") for part in (raw, raw[:LONGEST_ANSWER]))
-        password = self.password.get_secret_value()
-        credential = base64.b64encode(f"{self.username}:{password}".encode()).decode()
-        for told in (read, _text_of(read)) if is_page else (read,):
-            if (password and password in told) or credential in told:
-                return ""  # a registry's debug page that shows the request back
+        if shown.stands_in(read) or (is_page and shown.stands_in(_text_of(read))):
+            return ""  # a registry's debug page that shows the request back
         text = _text_of(text) if is_page else text
         # Where it stands inside is nothing for a CI log. Some name it: pypiserver links to itself.
         text = text.replace(self.url, "").replace(urlsplit(self.url).netloc, "the registry")
         return "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
 
 
-def _encode(form: Form, package: Package, boundary: str) -> tuple[bytes, bytes]:
+def _encode(form: Form, package: Package, boundary: str, drop: frozenset[str]) -> tuple[bytes, bytes]:
     """What stands before the file, and what after."""
     opening = bytearray()
     for name, value in form.fields:
+        if name in drop:
+            continue
         opening += f'--{boundary}\r\nContent-Disposition: form-data; name="{name.translate(_ESCAPES)}"\r\n\r\n'.encode()
         opening += value + b"\r\n"
     filename = package.filename.translate(_ESCAPES)

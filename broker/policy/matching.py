@@ -102,6 +102,21 @@ def consider(publishers: tuple[Publisher, ...], identity: Identity, pins: Pins) 
     )
 
 
+def admit(considered: tuple[Considered, ...], organizations: frozenset[str] | None) -> tuple[Considered, ...]:
+    """Leaves those that count at an index that is for these organizations alone; None is for all.
+
+    Raises:
+        OrganizationNotAdmitted: a publisher matches, and none of an organization that the index is for.
+    """
+    if organizations is None:
+        return considered
+    admitted = tuple(one for one in considered if one.publisher.organization in organizations)
+    shut_out = [one.publisher.organization for one in considered if one not in admitted and one.mismatch is None]
+    if shut_out and not any(one.mismatch is None for one in admitted):
+        raise refusals.OrganizationNotAdmitted(f"the organization {shut_out[0]!r} may not use this index")
+    return admitted
+
+
 def grant(policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float) -> Grant:
     """Decides what an identity may upload to.
 

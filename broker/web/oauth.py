@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -21,12 +21,12 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.api_tokens import ShownToken
-from broker.audit import Attempt
-from broker.exchange import Exchange, MintRequest, covers_now
+from broker.exchange import Exchange, MintRequest
 from broker.minting import SCOPE, Narrowing
 from broker.patterns import normalise
 from broker.tokens import LONGEST_TOKEN
 from broker.web.answers import Json, read_body, refusal_body, tell_operator
+from broker.web.index import Index
 
 FORM_BYTES: Final = 4 * LONGEST_TOKEN
 """The longest upload token has 32 KiB."""
@@ -46,35 +46,18 @@ SUBJECT_TYPES: Final = ("urn:ietf:params:oauth:token-type:id_token", "urn:ietf:p
 _INTERNAL: Final = 500
 
 
-def routes(exchange: Exchange) -> list[Route]:
-    """The routes, all at the host's root."""
+def routes(indexes: Sequence[Index]) -> list[Route]:
+    """The routes of one host's indexes. At the root they are the default's; the exchange serves all of them.
+
+    A registry asks at its own route: there, another index's tokens are not active.
+    """
 
     async def metadata(_: Request) -> Response:
-        root = exchange.minter.issuer
-        methods = ["client_secret_basic", "client_secret_post"]
-        return Json(
-            {
-                "issuer": root,
-                "token_endpoint": f"{root}/oauth2/token",
-                "jwks_uri": f"{root}/.well-known/jwks.json",
-                "scopes_supported": [SCOPE],
-                "response_types_supported": [],
-                "grant_types_supported": [TOKEN_EXCHANGE],
-                "token_endpoint_auth_methods_supported": ["none"],
-                "introspection_endpoint": f"{root}/oauth2/introspect",
-                "introspection_endpoint_auth_methods_supported": methods,
-                "revocation_endpoint": f"{root}/oauth2/revoke",
-                "revocation_endpoint_auth_methods_supported": methods,
-            }
-        )
+        return Json(_metadata(indexes[0].exchange.minter.issuer))
 
     async def token(request: Request) -> Response:
-        async def asked() -> MintRequest:
-            form = await _form(request)
-            _check_target(form, exchange)
-            return _exchange(form)
-
-        minted = await exchange.mint(asked(), request.scope["attempt"])
+        exchange, asked = await _asked(request, indexes)
+        minted = await exchange.mint(asked, request.scope["attempt"])
         return Json(
             {
                 "access_token": minted.text,
@@ -86,23 +69,64 @@ def routes(exchange: Exchange) -> list[Route]:
             }
         )
 
-    async def introspect(request: Request) -> Response:
-        form = await _form(request)
-        await _authenticate(request, form, exchange)
-        return Json(await introspection(exchange, _required(form, "token"), request.scope["attempt"]))
-
     async def revoke(request: Request) -> Response:
         form = await _form(request)
-        await _authenticate(request, form, exchange)
-        await exchange.burn(_required(form, "token"), request.scope["attempt"])
+        await _authenticate(request, form, indexes[0].exchange)
+        text = _required(form, "token")
+        for index in indexes:
+            if await index.exchange.burn(text, request.scope["attempt"]):
+                break
         return Json({})
 
     return [
         Route("/.well-known/oauth-authorization-server", metadata, methods=["GET"]),
         Route("/oauth2/token", _in_oauth(token), methods=["POST"]),
-        Route("/oauth2/introspect", _in_oauth(introspect), methods=["POST"]),
         Route("/oauth2/revoke", _in_oauth(revoke), methods=["POST"]),
+        *map(_introspection_route, indexes),
     ]
+
+
+def _metadata(root: str) -> dict[str, Any]:
+    methods = ["client_secret_basic", "client_secret_post"]
+    return {
+        "issuer": root,
+        "token_endpoint": f"{root}/oauth2/token",
+        "jwks_uri": f"{root}/.well-known/jwks.json",
+        "scopes_supported": [SCOPE],
+        "response_types_supported": [],
+        "grant_types_supported": [TOKEN_EXCHANGE],
+        "token_endpoint_auth_methods_supported": ["none"],
+        "introspection_endpoint": f"{root}/oauth2/introspect",
+        "introspection_endpoint_auth_methods_supported": methods,
+        "revocation_endpoint": f"{root}/oauth2/revoke",
+        "revocation_endpoint_auth_methods_supported": methods,
+    }
+
+
+def _introspection_route(index: Index) -> Route:
+    async def introspect(request: Request) -> Response:
+        form = await _form(request)
+        await _authenticate(request, form, index.exchange)
+        return Json(await introspection(index.exchange, _required(form, "token"), request.scope["attempt"]))
+
+    path = "/oauth2/introspect" if index.is_default else f"{index.base}/introspect"
+    return Route(path, _in_oauth(introspect), methods=["POST"])
+
+
+async def _asked(request: Request, indexes: Sequence[Index]) -> tuple[Exchange, Awaitable[MintRequest]]:
+    """Which index a token exchange is for, and what it asks. What is wrong with it is part of the attempt."""
+
+    async def asks(form: Mapping[str, str]) -> MintRequest:
+        return _exchange(form)
+
+    async def fails(refusal: refusals.Refusal) -> MintRequest:
+        raise refusal
+
+    try:
+        form = await _form(request)
+        return _target(form, indexes), asks(form)
+    except refusals.Refusal as refusal:
+        return indexes[0].exchange, fails(refusal)
 
 
 async def introspection(exchange: Exchange, text: str, attempt_id: str) -> dict[str, Any]:
@@ -111,11 +135,10 @@ async def introspection(exchange: Exchange, text: str, attempt_id: str) -> dict[
     Raises:
         StateUnavailable, PoliciesStale: it cannot be told now.
     """
-    now, policies = exchange.clock(), exchange.policies()
-    attempt = Attempt(kind="upload", id=attempt_id, started_at=now)
+    attempt = exchange.attempt("upload", attempt_id)
     try:
-        token = exchange.minter.read(text, now)
-        projects = await covers_now(policies, token, exchange.state, attempt, now=now)
+        token = exchange.minter.read(text, attempt.started_at)
+        projects = await exchange.covers_now(token, attempt)
     except (refusals.StateUnavailable, refusals.PoliciesStale):
         raise
     except refusals.Refusal:
@@ -215,11 +238,20 @@ _EXCHANGE_FIELDS: Final = {
 }
 
 
-def _check_target(form: Mapping[str, str], exchange: Exchange) -> None:
-    ours = {exchange.audience, exchange.minter.audience, exchange.minter.audience.rstrip("/")}
+def _target(form: Mapping[str, str], indexes: Sequence[Index]) -> Exchange:
+    """The index that a token is asked for, by its URL or its audience (RFC 8693 section 2.1); else the default one.
+
+    Raises:
+        InvalidTarget: there is none of that name, or two are named.
+    """
+    found = list(indexes)
     for name in ("audience", "resource"):
-        if form.get(name, exchange.audience) not in ours:
-            raise refusals.InvalidTarget(f"{name!r} is {form[name][:200]!r}, and this is {exchange.minter.audience!r}")
+        if name in form:
+            found = [one for one in found if form[name] in {one.exchange.audience, one.url, one.url.rstrip("/")}]
+            if not found:
+                known = ", ".join(repr(one.url) for one in indexes)
+                raise refusals.InvalidTarget(f"{name!r} is {form[name][:200]!r}, and there is {known}")
+    return found[0].exchange
 
 
 async def _form(request: Request) -> dict[str, str]:

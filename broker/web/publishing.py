@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -10,58 +11,72 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker import refusals
-from broker.exchange import MULTI_USE, Exchange, MintRequest, parse_request, read_request
+from broker.exchange import MULTI_USE, MintRequest, parse_request, read_request
 from broker.minting import key_set
 from broker.tokens import LONGEST_TOKEN
 from broker.web.answers import Json, read_body
+from broker.web.index import Index
 
 MINT_BODY_BYTES: Final = 2 * LONGEST_TOKEN
 
 DISCOVERY_TYPE: Final = "application/vnd.pypi.pytp.v1+json"
 
 
-def routes(exchange: Exchange, upload_path: str) -> list[Route]:
-    """The routes, all at the host's root: clients drop the upload URL's path."""
+def routes(indexes: Sequence[Index]) -> list[Route]:
+    """The routes of one host's indexes, all at its root: clients drop the upload URL's path, and find the default one.
 
+    Whoever knows PEP 807 asks for an upload path, and is told the routes of the index that is there.
+    """
+
+    async def burn(request: Request) -> Response:
+        token = parse_request(await read_body(request, MINT_BODY_BYTES))["token"]
+        for index in indexes:
+            if await index.exchange.burn(token, request.scope["attempt"]):
+                break
+        return Json({}, 202)
+
+    async def discover(request: Request) -> Response:
+        _check_accept(request.headers.get("accept", "*/*"))
+        asked = _path(request.query_params.get("discover", "")).rstrip("/")
+        index = next((one for one in indexes if one.upload_path.rstrip("/") == asked), None)
+        if index is None:
+            raise refusals.NotFound("there is no index with trusted publishing at this upload path")
+        root = index.exchange.minter.issuer + index.base
+        document = {
+            "audience-endpoint": f"{root}/oidc/audience",
+            "token-mint-endpoint": f"{root}/oidc/mint-token",
+            "features": list(index.exchange.features),
+            "default-features": [MULTI_USE],
+        }
+        return Json(document, media_type=DISCOVERY_TYPE)
+
+    async def public_keys(_: Request) -> Response:
+        return Json(key_set(indexes[0].exchange.minter.keys))
+
+    return [
+        *(route for index in indexes for route in _exchange_routes(index)),
+        Route("/_/oidc/burn-token", burn, methods=["POST"]),
+        Route("/.well-known/pytp", discover, methods=["GET"]),
+        Route("/.well-known/jwks.json", public_keys, methods=["GET"]),
+    ]
+
+
+def _exchange_routes(index: Index) -> list[Route]:
     async def audience(_: Request) -> Response:
-        return Json({"audience": exchange.audience})
+        return Json({"audience": index.exchange.audience})
 
     async def mint(request: Request) -> Response:
         async def asked() -> MintRequest:
             return read_request(await read_body(request, MINT_BODY_BYTES))
 
         attempt = request.scope["attempt"]
-        minted = await exchange.mint(asked(), attempt)
+        minted = await index.exchange.mint(asked(), attempt)
         return Json({"success": True, "token": minted.text, "expires": minted.expires_at, "attempt": attempt})
 
-    async def burn(request: Request) -> Response:
-        token = parse_request(await read_body(request, MINT_BODY_BYTES))["token"]
-        await exchange.burn(token, request.scope["attempt"])
-        return Json({}, 202)
-
-    async def discover(request: Request) -> Response:
-        _check_accept(request.headers.get("accept", "*/*"))
-        if _path(request.query_params.get("discover", "")).rstrip("/") != upload_path.rstrip("/"):
-            raise refusals.NotFound("there is no index with trusted publishing at this upload path")
-        root = exchange.minter.issuer
-        document = {
-            "audience-endpoint": f"{root}/_/oidc/audience",
-            "token-mint-endpoint": f"{root}/_/oidc/mint-token",
-            "features": list(exchange.features),
-            "default-features": [MULTI_USE],
-        }
-        return Json(document, media_type=DISCOVERY_TYPE)
-
-    async def public_keys(_: Request) -> Response:
-        return Json(key_set(exchange.minter.keys))
-
+    mints = [f"{index.base}/oidc/mint-token", *(["/_/oidc/github/mint-token"] if index.is_default else [])]
     return [
-        Route("/_/oidc/audience", audience, methods=["GET"]),
-        Route("/_/oidc/mint-token", mint, methods=["POST"]),
-        Route("/_/oidc/github/mint-token", mint, methods=["POST"]),
-        Route("/_/oidc/burn-token", burn, methods=["POST"]),
-        Route("/.well-known/pytp", discover, methods=["GET"]),
-        Route("/.well-known/jwks.json", public_keys, methods=["GET"]),
+        Route(f"{index.base}/oidc/audience", audience, methods=["GET"]),
+        *(Route(path, mint, methods=["POST"]) for path in mints),
     ]
 
 

@@ -12,8 +12,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from broker import refusals
-from broker.gateway import Gateway, Upload
+from broker.gateway import Upload
 from broker.web.answers import declared_bytes
+from broker.web.index import Index
 
 DRAIN_BYTES: Final = 64 * 1024 * 1024
 DRAIN_SECONDS: Final = 10.0
@@ -24,8 +25,11 @@ SILENCE_SECONDS: Final = 60.0
 """How long a client may send nothing in the middle of an upload."""
 
 
-def routes(gateway: Gateway, upload_path: str) -> list[Route]:
+def routes(index: Index) -> list[Route]:
     """The upload path, with and without its last `/`: a redirect would lose the body."""
+    gateway = index.gateway
+    if gateway is None:
+        return []
 
     async def upload(request: Request) -> Response:
         body = _body(request)
@@ -36,7 +40,7 @@ def routes(gateway: Gateway, upload_path: str) -> list[Route]:
             raise
         return PlainTextResponse(answer.text, answer.status, {"Cache-Control": "no-store"})
 
-    paths = dict.fromkeys((upload_path, upload_path.rstrip("/") or "/"))
+    paths = dict.fromkeys((index.upload_path, index.upload_path.rstrip("/") or "/"))
     return [Route(path, upload, methods=["POST"]) for path in paths]
 
 
@@ -49,6 +53,7 @@ def _upload(request: Request, body: AsyncIterator[bytes]) -> Upload:
         content_length=declared_bytes(request),
         encoded=encoding != "identity" or "transfer-encoding" in headers,
         body=body,
+        user_agent=headers.get("user-agent", ""),
     )
 
 

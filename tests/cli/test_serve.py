@@ -44,10 +44,10 @@ def write(folder: Path) -> dict[str, str]:
     return {
         "BROKER_POLICIES": str(written.policies),
         "BROKER_PUBLIC_URL": written.public_url,
-        "BROKER_AUDIENCE": written.audience,
+        "BROKER_AUDIENCE": str(written.audience),
         "BROKER_STATE_URL": written.state_address(),
         "BROKER_SIGNING_KEYS": str(written.signing_keys),
-        "BROKER_REGISTRY_URL": written.registry_url,
+        "BROKER_REGISTRY_URL": str(written.registry_url),
     }
 
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from broker import refusals
 from broker.gateway import index as index_module
+from broker.gateway.credential import Credential
 from broker.gateway.index import Listed, SimpleIndex
 from broker.gateway.registry import Registry
 from tests.gateway.test_registry import response, server_of
@@ -33,7 +34,7 @@ HTML = "Content-Type: text/html; charset=utf-8"
 async def index_at(url: str, *, largest_file_bytes: int = 1000, seconds: float = 20.0) -> AsyncIterator[SimpleIndex]:
     """An index at this URL, as the broker has it."""
     async with httpx.AsyncClient(trust_env=False, timeout=seconds) as client:
-        registry = Registry(url=url, username=USER, password=SecretStr(PASSWORD), client=client)
+        registry = Registry(url=url, credential=Credential(username=USER, secret=SecretStr(PASSWORD)), client=client)
         yield SimpleIndex(url=url, registry=registry, largest_file_bytes=largest_file_bytes)
 
 

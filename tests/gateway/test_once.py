@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from broker import refusals
 from broker.audit import Attempt, new_attempt_id
+from broker.gateway.credential import Credential
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import Once
 from broker.gateway.package import check
@@ -128,7 +129,9 @@ async def made(folder: Path, *, real: PypiServer | None = None) -> AsyncIterator
     spool.mkdir()
     async with wire_registry() as wire, httpx.AsyncClient(trust_env=False, timeout=20) as client:
         wire.url = wire.url if real is None else real.url
-        registry = Registry(url=wire.url, username=USER, password=SecretStr(PASSWORD), client=client)
+        registry = Registry(
+            url=wire.url, credential=Credential(username=USER, secret=SecretStr(PASSWORD)), client=client
+        )
         url = wire.url.removesuffix("legacy/") + "simple/"
         once = Once(
             state=state,

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from broker import refusals
 from broker.gateway import registry as registry_module
+from broker.gateway.credential import Credential
 from broker.gateway.form import Form
 from broker.gateway.package import Package, check
 from broker.gateway.registry import LONGEST_ANSWER, Answer, Registry
@@ -63,7 +64,7 @@ def _empty(request: pytest.FixtureRequest) -> None:
 async def to(url: str, password: str = PASSWORD, *, seconds: float = 20.0) -> AsyncIterator[Registry]:
     """A registry at this URL, as the broker has it."""
     async with httpx.AsyncClient(trust_env=False, timeout=seconds) as client:
-        yield Registry(url=url, username=USER, password=SecretStr(password), client=client)
+        yield Registry(url=url, credential=Credential(username=USER, secret=SecretStr(password)), client=client)
 
 
 async def send(registry: Registry, body: bytes, spool: Path) -> Answer:
@@ -262,13 +263,52 @@ async def test_our_credential_and_nothing_of_the_clients_is_sent(tmp_path: Path)
     assert b"twine" not in requests[0][0].lower()
 
 
+async def test_a_registry_is_sent_what_it_understands(tmp_path: Path) -> None:
+    """A bearer token, no field that it would refuse, and the client's name where the operator wants that."""
+    requests: list[tuple[bytes, bytes]] = []
+    body = upload(attestations="[]")
+    async with server_of(answering(response("200 OK"), requests)) as url, httpx.AsyncClient(trust_env=False) as client:
+        registry = Registry(
+            url=url,
+            credential=Credential(secret=SecretStr("t0ken")),
+            client=client,
+            drop=frozenset({"attestations", "classifiers"}),
+            pass_user_agent=True,
+        )
+        async with reading(pieces(body), tmp_path) as form:
+            package = await asyncio.to_thread(check, form)
+            for user_agent in ("uv/0.13.8 ({})", "x\r\nEvil: 1", "", "x" * 201, " uv"):
+                await registry.send(form, package, user_agent)
+    head, sent = requests[0]
+    assert b"authorization: bearer t0ken\r\n" in head.lower()
+    assert b"attestations" not in sent
+    assert b"classifiers" not in sent
+    assert b'name="version"' in sent
+    assert b"user-agent: uv/0.13.8 ({})\r\n" in head.lower()
+    for head, _ in requests[1:]:
+        assert b"user-agent: python-httpx" in head.lower(), "ours, where the client's is none"
+        assert b"evil" not in head.lower()
+
+
+async def test_a_registry_may_be_silent_for_a_time_of_its_own(tmp_path: Path) -> None:
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with server_of(silent) as url, httpx.AsyncClient(trust_env=False, timeout=30.0) as client:
+        registry = Registry(url=url, credential=Credential(secret=SecretStr("t")), client=client, timeout_seconds=0.3)
+        began = time.monotonic()
+        with pytest.raises(refusals.RegistryUnavailable, match="in time"):
+            await send(registry, upload(), tmp_path)
+    assert time.monotonic() - began < 10
+
+
 async def test_names_cannot_break_out_of_their_quotes() -> None:
     """The grammar of parts refuses such names; were it wrong, they would still stay names."""
     package = Package(
         project="a", name="a", version="1", filename='a"\r\nX: y', filetype="sdist", sha256="", size_bytes=0
     )
     form = Form(fields=(('name"\r\n\r\nvictim', b"v"),), filename=package.filename, file=None)  # type: ignore[arg-type]
-    opening, _ = registry_module._encode(form, package, "b")
+    opening, _ = registry_module._encode(form, package, "b", frozenset())
     assert opening.split(b"\r\n") == [
         b"--b",
         b'Content-Disposition: form-data; name="name%22%0D%0A%0D%0Avictim"',
@@ -285,7 +325,9 @@ async def test_names_cannot_break_out_of_their_quotes() -> None:
 async def test_a_client_that_reads_the_environment_is_not_taken() -> None:
     async with httpx.AsyncClient() as client:
         with pytest.raises(ValueError, match="environment"):
-            Registry(url="http://127.0.0.1/", username=USER, password=SecretStr(PASSWORD), client=client)
+            Registry(
+                url="http://127.0.0.1/", credential=Credential(username=USER, secret=SecretStr(PASSWORD)), client=client
+            )
 
 
 async def test_the_credential_shows_nowhere(tmp_path: Path) -> None:

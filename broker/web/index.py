@@ -1,0 +1,30 @@
+"""One index as clients see it: what stands in front of one registry, and where its routes are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from broker.exchange import Exchange
+from broker.gateway import Gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """What clients upload to. Of a host's indexes, the first is its default, which stock clients find."""
+
+    base: str
+    """Below which its own routes are: '/_' for a host's default, '/_/registries/team-a' for another."""
+    upload_path: str
+    exchange: Exchange
+    gateway: Gateway | None
+    """None where uploads go straight to the registry."""
+
+    @property
+    def is_default(self) -> bool:
+        """Whether it is its host's default."""
+        return self.base == "/_"
+
+    @property
+    def url(self) -> str:
+        """As clients name it; `aud` of its upload tokens."""
+        return self.exchange.minter.audience
