@@ -27,6 +27,8 @@ from broker.exchange import Exchange
 from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
+from broker.gateway.pace import Pace
+from broker.gateway.places import Places
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
 from broker.minting import Minter, SigningKey, SigningKeys
@@ -121,6 +123,8 @@ class _Parts:
             once=self._once(clock),
             spool=chosen.spool or Path(tempfile.gettempdir()),
             upload_limit_bytes=chosen.upload_limit_bytes,
+            places=Places(most=chosen.uploads_at_once, most_bytes=chosen.spool_bytes),
+            pace=Pace(bytes_per_second=chosen.upload_bytes_per_second),
             clock=clock,
             publish_record=publish_record,
         )

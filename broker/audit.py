@@ -110,11 +110,13 @@ class Attempt:
         return Record(
             attempt=self.id,
             at=self.started_at,
-            organization=self._organization(),
+            organization=self.organization,
             body=_encode(self._fields()),
         )
 
-    def _organization(self) -> str:
+    @property
+    def organization(self) -> str:
+        """The organization that it is about, as far as one is known."""
         if self.grant is not None:
             return self.grant.organizations[0]
         if self.publishers:
@@ -128,7 +130,7 @@ class Attempt:
             "at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
             "kind": self.kind,
             "decision": "refused" if self.refusal else "allowed",
-            "organization": self._organization(),
+            "organization": self.organization,
             "generation": self.generation,
             "issuer": self.issuer,
         }

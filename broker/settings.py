@@ -29,6 +29,9 @@ PREFIX: Final = "BROKER_"
 ENV_FILE: Final = "BROKER_ENV_FILE"
 """Names an env file; `broker serve --env-file` sets it, so that worker processes read the same one."""
 
+LARGEST_AT_ONCE: Final = 16
+"""Uploads of the largest size for which there is space, where the operator does not say how much there is."""
+
 
 class SettingsError(Exception):
     """The settings cannot be used; the message holds one line a mistake, and never a secret's value."""
@@ -144,6 +147,24 @@ class Settings(BaseSettings):
         default=None,
         description="A folder on a disk with room, where uploads lie while checked; default: the system's.",
     )
+    spool_limit_bytes: int | None = Field(
+        default=None,
+        ge=1024,
+        description="How much space uploads under way may take there, in each process; at least one upload's, and "
+        "default: 16 times `BROKER_UPLOAD_LIMIT_BYTES`.",
+    )
+    uploads_at_once: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="How many uploads are under way at once, in each process; one organization's as long as they are "
+        "fewer than are free, so alone half of them. More wait for some seconds, and are refused then.",
+    )
+    upload_bytes_per_second: int = Field(
+        default=16 * 1024,
+        ge=1,
+        description="How fast an upload must come on average, after its first seconds; a slower one is refused.",
+    )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     allow_loopback_issuers: bool = Field(
@@ -180,6 +201,11 @@ class Settings(BaseSettings):
         if self.registry_index_url is not None:
             return self.registry_index_url.rstrip("/") + "/"
         return self.registry_url.rstrip("/").removesuffix("/legacy") + "/simple/"
+
+    @property
+    def spool_bytes(self) -> int:
+        """How much space uploads under way may take."""
+        return self.spool_limit_bytes or LARGEST_AT_ONCE * self.upload_limit_bytes
 
     @property
     def upload_url(self) -> str:
@@ -276,6 +302,10 @@ def _check_together(settings: Settings) -> None:
         lines.append("BROKER_DEVPI_TOKEN is set, and nothing uses it: set BROKER_UPLOAD_TOKENS=devpi too, or neither.")
     if settings.spool is not None and not settings.spool.is_dir():
         lines.append(f"BROKER_SPOOL: {settings.spool} is no folder.")
+    if settings.spool_bytes < settings.upload_limit_bytes:
+        lines.append(
+            "BROKER_SPOOL_LIMIT_BYTES: at least BROKER_UPLOAD_LIMIT_BYTES, or the largest upload never passes."
+        )
     if settings.release_days is not None and settings.release_days > settings.audit_days:
         lines.append(
             "BROKER_RELEASE_DAYS: at most BROKER_AUDIT_DAYS, for after that nobody knows how old a release is."
