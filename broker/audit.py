@@ -110,13 +110,11 @@ class Attempt:
         return Record(
             attempt=self.id,
             at=self.started_at,
-            organization=self.organization,
+            organization=self._organization(),
             body=_encode(self._fields()),
         )
 
-    @property
-    def organization(self) -> str:
-        """The organization that it is about, as far as one is known."""
+    def _organization(self) -> str:
         if self.grant is not None:
             return self.grant.organizations[0]
         if self.publishers:
@@ -130,7 +128,7 @@ class Attempt:
             "at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
             "kind": self.kind,
             "decision": "refused" if self.refusal else "allowed",
-            "organization": self.organization,
+            "organization": self._organization(),
             "generation": self.generation,
             "issuer": self.issuer,
         }

@@ -501,7 +501,7 @@ class UploadInProgress(Refusal):
 
 
 class UploadsBusy(Refusal):
-    """Uploads under way hold all places, or all that your organization may hold beside others."""
+    """Uploads under way hold all places, or as many as your publisher may hold beside others."""
 
     code, status = "uploads-busy", 503
     remedy = (
@@ -510,7 +510,7 @@ class UploadsBusy(Refusal):
 
 
 class UploadQuota(Refusal):
-    """Uploads under way hold all the space that they may, or all that your organization may hold beside others."""
+    """Uploads under way hold all the space that they may, or all that your publisher may hold beside others."""
 
     code, status = "upload-quota", 507
     remedy = "Wait as long as Retry-After says, and upload again; `BROKER_SPOOL_LIMIT_BYTES` says how much there is."

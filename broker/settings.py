@@ -157,8 +157,8 @@ class Settings(BaseSettings):
         default=64,
         ge=1,
         le=10_000,
-        description="How many uploads are under way at once, in each process; one organization's as long as they are "
-        "fewer than are free, so alone half of them. More wait for some seconds, and are refused then.",
+        description="How many uploads are under way at once, in each process; a third of them one publisher's, half of "
+        "them one organization's. More wait for some seconds, and are refused then.",
     )
     upload_bytes_per_second: int = Field(
         default=16 * 1024,

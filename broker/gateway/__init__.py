@@ -99,7 +99,7 @@ class Gateway:
 
         body = await begun(upload.body)
         async with (
-            self.places.taken(attempt.organization, size_bytes),
+            self.places.taken(token.publishers[0], size_bytes),
             read_form(
                 body,
                 content_type=upload.content_type,

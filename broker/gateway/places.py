@@ -4,9 +4,9 @@ Laws:
 
 - an upload takes a place, and as much of the space as it declared, when its credential was judged good and the first
   `BEGUN_BYTES` of its body are there. So neither strangers hold any, nor who sends nothing;
-- an organization gets a place as long as it holds fewer than are free, and space as long as it holds less than is
-  free. One alone has half of them; where `k` want all, each has one of `k + 1` parts, and the last part is there for
-  whoever comes next;
+- a publisher gets a place as long as it holds fewer than are free beyond as many as its organization holds, and space
+  likewise. One publisher alone has a third, one organization alone half, and however many organizations want all there
+  is, a part is left for the next;
 - who finds none waits for it, in the order of coming, and not for long (uploads-busy, upload-quota);
 - however an upload ends, both are given back at once.
 """
@@ -47,11 +47,12 @@ class Share:
 NOTHING: Final = Share(places=0, space_bytes=0)
 
 
-def lack(wanted: Share, *, held: Share, free: Share) -> type[refusals.Refusal] | None:
-    """What an organization is refused with that holds so much and wants more; None where it gets it."""
-    if held.places >= free.places:
+def lack(wanted: Share, *, publisher: Share, organization: Share, free: Share) -> type[refusals.Refusal] | None:
+    """What a publisher is refused with that wants more, when it and its organization hold so much; or None."""
+    beyond = free - organization
+    if publisher.places >= beyond.places:
         return refusals.UploadsBusy
-    if held.space_bytes >= free.space_bytes or wanted.space_bytes > free.space_bytes:
+    if publisher.space_bytes >= beyond.space_bytes or wanted.space_bytes > free.space_bytes:
         return refusals.UploadQuota
     return None
 
@@ -60,9 +61,15 @@ def lack(wanted: Share, *, held: Share, free: Share) -> type[refusals.Refusal] |
 class _Claim:
     """An upload that has a place, or waits for one."""
 
-    organization: str
+    publisher: str
+    """Its id, 'acme/widgets-release'."""
     wanted: Share
     granted: asyncio.Future[None]
+
+    @property
+    def organization(self) -> str:
+        """Whose publisher it is; no publisher's id is an organization's name."""
+        return self.publisher.partition("/")[0]
 
 
 class Places:
@@ -72,19 +79,19 @@ class Places:
         self.free = Share(places=most, space_bytes=most_bytes)
         self.wait_seconds = wait_seconds
         self._held: dict[str, Share] = {}
-        """By organization; those that hold something."""
+        """By publisher, and by organization; those that hold something."""
         self._waiting: dict[_Claim, type[refusals.Refusal]] = {}
         """In the order of coming, with what each lacks."""
 
     @asynccontextmanager
-    async def taken(self, organization: str, size_bytes: int) -> AsyncIterator[None]:
+    async def taken(self, publisher: str, size_bytes: int) -> AsyncIterator[None]:
         """A place for as long as the context is open, waited for where there is none.
 
         Raises:
             UploadsBusy, UploadQuota: the wait was in vain.
         """
         claim = _Claim(
-            organization=organization,
+            publisher=publisher,
             wanted=Share(places=1, space_bytes=size_bytes),
             granted=asyncio.get_running_loop().create_future(),
         )
@@ -94,7 +101,7 @@ class Places:
                 await asyncio.wait({claim.granted}, timeout=self.wait_seconds)
             if claim in self._waiting:
                 raise self._waiting[claim](
-                    f"the uploads under way leave no room for another one of {organization!r}",
+                    f"the uploads under way leave no room for another one of {publisher!r}",
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )
             yield
@@ -104,21 +111,23 @@ class Places:
 
     def _seat(self, claim: _Claim) -> None:
         """Gives a place, or notes what is lacking."""
-        held = self._held.get(claim.organization, NOTHING)
-        lacking = lack(claim.wanted, held=held, free=self.free)
+        publisher, organization = (self._held.get(name, NOTHING) for name in (claim.publisher, claim.organization))
+        lacking = lack(claim.wanted, publisher=publisher, organization=organization, free=self.free)
         if lacking is not None:
             self._waiting[claim] = lacking
             return
         self._waiting.pop(claim, None)
         self.free -= claim.wanted
-        self._held[claim.organization] = held + claim.wanted
+        self._held[claim.publisher] = publisher + claim.wanted
+        self._held[claim.organization] = organization + claim.wanted
         claim.granted.set_result(None)
 
     def _give_back(self, claim: _Claim) -> None:
         self.free += claim.wanted
-        left = self._held.pop(claim.organization) - claim.wanted
-        if left != NOTHING:
-            self._held[claim.organization] = left
+        for name in (claim.publisher, claim.organization):
+            left = self._held.pop(name) - claim.wanted
+            if left != NOTHING:
+                self._held[name] = left
         for waiting in [*self._waiting]:
             self._seat(waiting)
 

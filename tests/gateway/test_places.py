@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import refusals
-from broker.gateway.places import BEGUN_BYTES, RETRY_AFTER_SECONDS, WAIT_SECONDS, Places, Share, begun, lack
+from broker.gateway.places import BEGUN_BYTES, NOTHING, RETRY_AFTER_SECONDS, WAIT_SECONDS, Places, Share, begun, lack
 from tests.fakes import refused
 
 pytestmark = pytest.mark.anyio
@@ -25,10 +25,10 @@ def places(most: int = 4, most_bytes: int = 400, wait_seconds: float = SOON) -> 
     return Places(most=most, most_bytes=most_bytes, wait_seconds=wait_seconds)
 
 
-async def code_of(all_places: Places, organization: str, size_bytes: int = 1) -> str:
+async def code_of(all_places: Places, publisher: str, size_bytes: int = 1) -> str:
     """What becomes of one more upload: 'granted', or a refusal's code."""
     try:
-        async with all_places.taken(organization, size_bytes):
+        async with all_places.taken(publisher, size_bytes):
             return "granted"
     except refusals.Refusal as refusal:
         return refusal.code if refusal.retry_after_seconds == RETRY_AFTER_SECONDS else "without Retry-After"
@@ -38,28 +38,34 @@ async def code_of(all_places: Places, organization: str, size_bytes: int = 1) ->
 
 
 @pytest.mark.parametrize(
-    ("wanted", "held", "free", "lacking"),
+    ("wanted", "publisher", "organization", "free", "lacking"),
     [
-        (1, (0, 0), (1, 1), None),
-        (1, (0, 0), (0, 1), "uploads-busy"),
-        (1, (1, 0), (1, 1), "uploads-busy"),
-        (1, (1, 0), (2, 1), None),
-        (1, (2, 0), (1, 1), "uploads-busy"),
-        (1, (0, 0), (1, 0), "upload-quota"),
-        (2, (0, 0), (1, 1), "upload-quota"),
-        (2, (0, 0), (1, 2), None),
-        (2, (1, 3), (2, 3), "upload-quota"),
-        (2, (1, 3), (2, 4), None),
-        (9, (1, 9), (1, 0), "uploads-busy"),
-        (0, (0, 0), (1, 0), "upload-quota"),
+        (1, (0, 0), (0, 0), (1, 1), None),
+        (1, (0, 0), (0, 0), (0, 1), "uploads-busy"),
+        (1, (1, 0), (1, 0), (2, 1), "uploads-busy"),
+        (1, (1, 0), (1, 0), (3, 1), None),
+        (1, (0, 0), (1, 0), (1, 1), "uploads-busy"),
+        (1, (0, 0), (1, 0), (2, 1), None),
+        (1, (2, 0), (5, 0), (7, 1), "uploads-busy"),
+        (1, (2, 0), (5, 0), (8, 1), None),
+        (1, (0, 0), (0, 0), (1, 0), "upload-quota"),
+        (0, (0, 0), (0, 0), (1, 0), "upload-quota"),
+        (2, (0, 0), (0, 0), (1, 1), "upload-quota"),
+        (2, (0, 0), (0, 0), (1, 2), None),
+        (2, (1, 3), (1, 3), (9, 6), "upload-quota"),
+        (2, (1, 3), (1, 3), (9, 7), None),
+        (2, (1, 3), (2, 4), (9, 7), "upload-quota"),
+        (2, (1, 3), (2, 4), (9, 8), None),
+        (9, (1, 9), (1, 9), (1, 0), "uploads-busy"),
     ],
 )
-def test_one_gets_as_long_as_it_holds_less_than_is_free(
-    wanted: int, held: tuple[int, int], free: tuple[int, int], lacking: str | None
+def test_a_publisher_gets_as_long_as_it_holds_less_than_is_free_beyond_what_its_organization_holds(
+    wanted: int, publisher: tuple[int, int], organization: tuple[int, int], free: tuple[int, int], lacking: str | None
 ) -> None:
     refusal = lack(
         Share(places=1, space_bytes=wanted),
-        held=Share(places=held[0], space_bytes=held[1]),
+        publisher=Share(places=publisher[0], space_bytes=publisher[1]),
+        organization=Share(places=organization[0], space_bytes=organization[1]),
         free=Share(places=free[0], space_bytes=free[1]),
     )
     assert (refusal and refusal.code) == lacking
@@ -70,37 +76,54 @@ def test_the_bounds_are_what_the_documentation_says() -> None:
     assert Places(most=1, most_bytes=1).wait_seconds == WAIT_SECONDS
 
 
-@pytest.mark.parametrize(("greedy", "each"), [(1, 32), (2, 21), (3, 16), (7, 8), (15, 4), (63, 1)])
-async def test_however_many_organizations_want_all_one_more_finds_a_place(greedy: int, each: int) -> None:
-    held = dict.fromkeys(map(str, range(greedy)), 0)
+@pytest.mark.parametrize(
+    ("organizations", "publishers", "least", "most"),
+    [(1, 1, 22, 22), (1, 2, 13, 13), (1, 100, 0, 1), (2, 1, 16, 16), (3, 1, 13, 13), (5, 3, 3, 4), (63, 1, 1, 1)],
+)
+async def test_however_many_want_all_a_new_organization_finds_a_place(
+    organizations: int, publishers: int, least: int, most: int
+) -> None:
+    held = {f"{one}/{other}": 0 for one in range(organizations) for other in range(publishers)}
     all_places = places(64, 10**9, wait_seconds=0)
     async with AsyncExitStack() as stack:
         for _ in range(64):
-            for organization in held:
+            for publisher in held:
                 try:
-                    await stack.enter_async_context(all_places.taken(organization, 1))
+                    await stack.enter_async_context(all_places.taken(publisher, 1))
                 except refusals.UploadsBusy:
                     continue
-                held[organization] += 1
-        assert {each} <= set(held.values()) <= {each, each + 1}
-        assert await code_of(all_places, "new") == "granted"
+                held[publisher] += 1
+        assert (min(held.values()), max(held.values())) == (least, most)
+        assert sum(held.values()) <= 64 * organizations // (organizations + 1)
+        assert await code_of(all_places, "new/one") == "granted"
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 300), st.booleans()), max_size=40))
+async def test_one_publisher_does_not_take_the_places_of_its_own_organization() -> None:
+    all_places = places(64, 10**9, wait_seconds=0)
+    async with AsyncExitStack() as stack:
+        with refused("uploads-busy"):
+            while True:
+                await stack.enter_async_context(all_places.taken("acme/greedy", 1))
+        assert await code_of(all_places, "acme/other") == "granted"
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a/x", "a/y", "b/x"]), st.integers(0, 300), st.booleans()), max_size=40))
 def test_what_is_held_and_what_is_free_is_always_all(steps: Sequence[tuple[str, int, bool]]) -> None:
     async def story() -> None:
         all_places = places(wait_seconds=0)
         open_uploads: list[AsyncExitStack] = []
-        for organization, size, ends in steps:
+        for publisher, size, ends in steps:
             if ends and open_uploads:
                 await open_uploads.pop(0).aclose()
             stack = AsyncExitStack()
             try:
-                await stack.enter_async_context(all_places.taken(organization, size))
+                await stack.enter_async_context(all_places.taken(publisher, size))
                 open_uploads.append(stack)
             except refusals.Refusal:
                 pass
-            held = [share for _, share in all_places._held.items()]
+            held = [share for name, share in all_places._held.items() if "/" not in name]
+            by_publisher = [share for name, share in all_places._held.items() if "/" in name]
+            assert sum(by_publisher, NOTHING) == sum(held, NOTHING)
             assert sum(share.places for share in held) == len(open_uploads) == 4 - all_places.free.places
             assert sum(share.space_bytes for share in held) == 400 - all_places.free.space_bytes
             assert min(all_places.free.places, all_places.free.space_bytes) >= 0
@@ -116,30 +139,30 @@ def test_what_is_held_and_what_is_free_is_always_all(steps: Sequence[tuple[str, 
 
 async def test_whoever_finds_no_place_is_refused_after_a_while_and_leaves_no_trace() -> None:
     all_places = places()
-    async with all_places.taken("acme", 1), all_places.taken("acme", 1):
-        assert await code_of(all_places, "acme") == "uploads-busy"
-        assert await code_of(all_places, "bolt") == "granted"
+    async with all_places.taken("acme/release", 1), all_places.taken("acme/release", 1):
+        assert await code_of(all_places, "acme/release") == "uploads-busy"
+        assert await code_of(all_places, "bolt/release") == "granted"
         assert all_places.free.places == 2
     assert (all_places.free, all_places._held, all_places._waiting) == (ALL, {}, {})
 
 
 async def test_whoever_finds_no_space_is_refused_after_a_while() -> None:
     all_places = places()
-    async with all_places.taken("acme", 200):
-        assert await code_of(all_places, "acme") == "upload-quota"
-        assert await code_of(all_places, "bolt", 201) == "upload-quota"
-        assert await code_of(all_places, "bolt", 200) == "granted"
-    assert await code_of(all_places, "bolt", 400) == "granted", "one upload may take all that there is"
-    assert await code_of(all_places, "bolt", 401) == "upload-quota"
+    async with all_places.taken("acme/release", 200):
+        assert await code_of(all_places, "acme/release") == "upload-quota"
+        assert await code_of(all_places, "bolt/release", 201) == "upload-quota"
+        assert await code_of(all_places, "bolt/release", 200) == "granted"
+    assert await code_of(all_places, "bolt/release", 400) == "granted", "one upload may take all that there is"
+    assert await code_of(all_places, "bolt/release", 401) == "upload-quota"
 
 
 async def test_the_refusal_names_what_is_lacking_at_the_end_of_the_wait() -> None:
     all_places = places(2, wait_seconds=0.2)
     async with AsyncExitStack() as stack:
         first = AsyncExitStack()
-        await first.enter_async_context(all_places.taken("acme", 1))
-        await stack.enter_async_context(all_places.taken("bolt", 250))
-        late = asyncio.create_task(code_of(all_places, "acme", 200))
+        await first.enter_async_context(all_places.taken("acme/release", 1))
+        await stack.enter_async_context(all_places.taken("bolt/release", 250))
+        late = asyncio.create_task(code_of(all_places, "acme/release", 200))
         await asyncio.sleep(SOON)
         await first.aclose()
         assert await late == "upload-quota"
@@ -148,16 +171,16 @@ async def test_the_refusal_names_what_is_lacking_at_the_end_of_the_wait() -> Non
 async def test_a_place_that_is_given_back_goes_to_who_waited_longest_and_may_have_it() -> None:
     all_places, order = places(wait_seconds=5), list[str]()
 
-    async def upload(name: str, organization: str, size: int) -> None:
-        async with all_places.taken(organization, size):
+    async def upload(name: str, publisher: str, size: int) -> None:
+        async with all_places.taken(publisher, size):
             order.append(name)
 
     async with asyncio.TaskGroup() as group:
-        async with all_places.taken("acme", 350):
-            group.create_task(upload("too large", "crew", 300))
-            group.create_task(upload("of one that has more than is free", "acme", 1))
-            group.create_task(upload("first", "crew", 1))
-            group.create_task(upload("second", "crew", 1))
+        async with all_places.taken("acme/release", 350):
+            group.create_task(upload("too large", "crew/release", 300))
+            group.create_task(upload("of one that has more than is free", "acme/release", 1))
+            group.create_task(upload("first", "crew/release", 1))
+            group.create_task(upload("second", "crew/release", 1))
             await asyncio.sleep(SOON)
             assert order == ["first", "second"]
         await asyncio.sleep(0)
@@ -167,8 +190,8 @@ async def test_a_place_that_is_given_back_goes_to_who_waited_longest_and_may_hav
 
 async def test_a_client_that_goes_while_it_waits_holds_nothing() -> None:
     all_places = places(1, wait_seconds=5)
-    async with all_places.taken("acme", 1):
-        waiting = asyncio.create_task(code_of(all_places, "bolt"))
+    async with all_places.taken("acme/release", 1):
+        waiting = asyncio.create_task(code_of(all_places, "bolt/release"))
         await asyncio.sleep(SOON)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -178,8 +201,8 @@ async def test_a_client_that_goes_while_it_waits_holds_nothing() -> None:
 
 async def test_a_client_that_goes_in_the_moment_it_gets_a_place_gives_it_back() -> None:
     all_places = places(1, wait_seconds=5)
-    async with all_places.taken("acme", 1):
-        waiting = asyncio.create_task(code_of(all_places, "bolt"))
+    async with all_places.taken("acme/release", 1):
+        waiting = asyncio.create_task(code_of(all_places, "bolt/release"))
         await asyncio.sleep(SOON)
     assert all_places.free.places == 0, "granted, and the task has not run yet"
     waiting.cancel()
@@ -191,7 +214,7 @@ async def test_a_client_that_goes_in_the_moment_it_gets_a_place_gives_it_back() 
 async def test_a_place_is_given_back_however_the_upload_ends(error: type[BaseException]) -> None:
     all_places = places()
     with pytest.raises(error):
-        async with all_places.taken("acme", 1):
+        async with all_places.taken("acme/release", 1):
             raise error
     assert (all_places.free, all_places._held) == (ALL, {})
 

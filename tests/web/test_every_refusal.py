@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from broker import refusals
-from tests.web import test_mint_refusals, test_oauth, test_protocol, test_upload_refusals, test_written_once
+from tests.web import (
+    test_many_uploads,
+    test_mint_refusals,
+    test_oauth,
+    test_protocol,
+    test_upload_refusals,
+    test_written_once,
+)
 
 
 def test_every_refusal_has_its_row() -> None:
     provoked = {row.code for row in test_mint_refusals.ROWS} | {row.code for row in test_upload_refusals.ROWS}
     provoked |= {code for code, _, _ in test_mint_refusals.UNROUTED} | {test_protocol.MALFORMED} | test_oauth.PROVOKED
     provoked |= {row.code for row in test_written_once.ROWS} | {test_written_once.IN_PROGRESS}
+    provoked |= test_many_uploads.PROVOKED
     assert provoked == {refusal.code for refusal in refusals.every()}
