@@ -28,6 +28,8 @@ from broker.exchange import Exchange
 from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
+from broker.gateway.pace import Pace
+from broker.gateway.places import Places
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
 from broker.minting import Minter, SigningKey, SigningKeys
@@ -105,7 +107,9 @@ class _Parts:
         self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0))
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
         self.signing, self.clock = signing, clock
-        self.indexes = [self._index(one) for one in registries.of(chosen)]
+        told = registries.of(chosen)
+        self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
+        self.indexes = [self._index(one) for one in told]
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies),
             *_by_host(self.indexes),
@@ -133,6 +137,8 @@ class _Parts:
             once=self._once(one),
             spool=self.chosen.spool or Path(tempfile.gettempdir()),
             upload_limit_bytes=one.upload_limit_bytes,
+            places=self.places,
+            pace=Pace(bytes_per_second=self.chosen.upload_bytes_per_second),
         )
         # devpi's own tokens are for devpi: no upload comes here.
         return Index(

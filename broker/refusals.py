@@ -426,6 +426,15 @@ class TruncatedUpload(Refusal):
     remedy = "Upload again; something on the way cut the connection."
 
 
+class SlowUpload(Refusal):
+    """The body came more slowly than uploads may, or took longer than the longest may."""
+
+    code, status = "slow-upload", 408
+    remedy = (
+        "Upload again over a better connection; the operator's `BROKER_UPLOAD_BYTES_PER_SECOND` sets the slowest pace."
+    )
+
+
 class UnknownField(Refusal):
     """The form has a field that no package client sends."""
 
@@ -496,6 +505,22 @@ class UploadInProgress(Refusal):
 
     code, status = "upload-in-progress", 503
     remedy = "Wait as long as Retry-After says, and upload again; after a crash it can take a few minutes."
+
+
+class UploadsBusy(Refusal):
+    """Uploads under way hold all places, or as many as your publisher may hold beside others."""
+
+    code, status = "uploads-busy", 503
+    remedy = (
+        "Wait as long as Retry-After says, and upload again; the operator's `BROKER_UPLOADS_AT_ONCE` says how many."
+    )
+
+
+class UploadQuota(Refusal):
+    """Uploads under way hold all the space that they may, or all that your publisher may hold beside others."""
+
+    code, status = "upload-quota", 507
+    remedy = "Wait as long as Retry-After says, and upload again; `BROKER_SPOOL_LIMIT_BYTES` says how much there is."
 
 
 class UploadStorage(Refusal):

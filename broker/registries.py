@@ -41,6 +41,9 @@ from broker.settings import Audience, Origin, PlainUrl, Settings, SettingsError,
 ONE: Final = "default"
 """What the registry is called that the settings tell."""
 
+LARGEST_AT_ONCE: Final = 16
+"""Uploads of the largest size for which there is space, where the operator does not say how much there is."""
+
 _NEEDED: Final = frozenset({":action", "name", "version", "filetype", "metadata_version", CONTENT, *DIGESTS})
 """Fields that no registry can do without."""
 
@@ -89,6 +92,11 @@ def of(settings: Settings) -> tuple[RegistrySettings, ...]:
         SettingsError: with one line for each mistake.
     """
     return (_told_by(settings),) if settings.registries is None else _read(settings.registries, settings)
+
+
+def spool_bytes(settings: Settings, found: Iterable[RegistrySettings]) -> int:
+    """How much space the uploads under way to all of them may take in a process."""
+    return settings.spool_limit_bytes or LARGEST_AT_ONCE * max(one.upload_limit_bytes for one in found)
 
 
 def _told_by(settings: Settings) -> RegistrySettings:
@@ -263,6 +271,12 @@ def _conflicts(found: Iterable[RegistrySettings], settings: Settings) -> Iterato
                     f"has the host of {other.name!r} with another scheme or port",
                     "Give it another host name.",
                 )
+        if settings.spool_limit_bytes is not None and settings.spool_limit_bytes < one.upload_limit_bytes:
+            yield (
+                one.name,
+                "takes larger uploads than BROKER_SPOOL_LIMIT_BYTES",
+                "Give room for one, or take smaller ones.",
+            )
         if one.release_days is not None and one.release_days > settings.audit_days:
             yield one.name, "has more `release_days` than BROKER_AUDIT_DAYS", "Keep records longer, or write fewer."
         earlier.append(one)

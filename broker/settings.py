@@ -171,6 +171,24 @@ class Settings(BaseSettings):
         default=None,
         description="A folder on a disk with room, where uploads lie while checked; default: the system's.",
     )
+    spool_limit_bytes: int | None = Field(
+        default=None,
+        ge=1024,
+        description="How much space uploads under way may take there, in each process; at least one upload's, and "
+        "default: 16 times `BROKER_UPLOAD_LIMIT_BYTES`.",
+    )
+    uploads_at_once: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="How many uploads are under way at once, in each process; a third of them one publisher's, half of "
+        "them one organization's. More wait for some seconds, and are refused then.",
+    )
+    upload_bytes_per_second: int = Field(
+        default=16 * 1024,
+        ge=1,
+        description="How fast an upload must come on average, after its first seconds; a slower one is refused.",
+    )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     allow_loopback_issuers: bool = Field(
@@ -299,6 +317,11 @@ def _check_together(settings: Settings) -> None:
         lines.append("BROKER_DEVPI_TOKEN is set, and nothing uses it: set BROKER_UPLOAD_TOKENS=devpi too, or neither.")
     if settings.spool is not None and not settings.spool.is_dir():
         lines.append(f"BROKER_SPOOL: {settings.spool} is no folder.")
+    limit = settings.upload_limit_bytes if settings.registries is None else 0
+    if settings.spool_limit_bytes is not None and settings.spool_limit_bytes < limit:
+        lines.append(
+            "BROKER_SPOOL_LIMIT_BYTES: at least BROKER_UPLOAD_LIMIT_BYTES, or the largest upload never passes."
+        )
     if settings.release_days is not None and settings.release_days > settings.audit_days:
         lines.append(
             "BROKER_RELEASE_DAYS: at most BROKER_AUDIT_DAYS, for after that nobody knows how old a release is."

@@ -12,7 +12,7 @@ from broker.refusals import Refusal
 
 EVERY = refusals.every()
 
-STATUSES = {400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 429, 502, 503, 507}
+STATUSES = {400, 401, 403, 404, 405, 406, 408, 409, 413, 415, 422, 429, 502, 503, 507}
 """Never 500: that is ours, and no refusal."""
 
 

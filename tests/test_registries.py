@@ -127,6 +127,13 @@ def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, tol
     assert not {"s3cret", "t0ken"} & set(line.split())
 
 
+def test_there_is_space_for_the_largest_upload_of_all(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="main: takes larger uploads than BROKER_SPOOL_LIMIT_BYTES"):
+        read(tmp_path, TWO, BROKER_SPOOL_LIMIT_BYTES="1000000")
+    with environment(BROKER_PUBLIC_URL="https://a.example", BROKER_SIGNING_KEYS="k", BROKER_REGISTRIES="unread"):
+        assert registries.spool_bytes(settings.load(), read(tmp_path, TWO)) == 16 << 30
+
+
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as error:
         read(tmp_path, TWO.replace("/legacy/", "legacy").replace("14", "'14'"))

@@ -55,6 +55,9 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_DEVPI_TOKEN", "devpi-AgEA", "BROKER_UPLOAD_TOKENS=devpi"),
         ("BROKER_UPLOAD_TOKENS", "macaroons", "'own' or 'devpi'"),
         ("BROKER_SPOOL", "/nowhere/at/all", "is no folder"),
+        ("BROKER_SPOOL_LIMIT_BYTES", str(1024**3 - 1), "at least BROKER_UPLOAD_LIMIT_BYTES"),
+        ("BROKER_UPLOADS_AT_ONCE", "0", "greater"),
+        ("BROKER_UPLOAD_BYTES_PER_SECOND", "0", "greater"),
         ("BROKER_AUDIENC", "x", "Did you mean BROKER_AUDIENCE?"),
         ("BROKER_SOMETHING_ELSE_ENTIRELY", "x", "there is no such setting"),
         ("BROKER_REGISTRY_PASSWORD_FILE", "/nowhere/at/all", "cannot be read"),
@@ -92,6 +95,17 @@ def test_the_index_is_beside_the_upload_url_unless_it_is_told(registry: str, ind
     told = {} if index is None else {"BROKER_REGISTRY_INDEX_URL": index}
     with environment(**VALID | {"BROKER_REGISTRY_URL": registry} | told):
         assert registries.of(settings.load())[0].index_url == expected
+
+
+@pytest.mark.parametrize(("told", "space"), [({}, 16 << 30), ({"BROKER_SPOOL_LIMIT_BYTES": str(1 << 30)}, 1 << 30)])
+def test_there_is_space_for_sixteen_of_the_largest_uploads_unless_it_is_told(told: dict[str, str], space: int) -> None:
+    def spool_bytes(**variables: str) -> int:
+        with environment(**VALID | variables):
+            chosen = settings.load()
+        return registries.spool_bytes(chosen, registries.of(chosen))
+
+    assert spool_bytes(**told) == space
+    assert spool_bytes(BROKER_UPLOAD_LIMIT_BYTES="2048") == 16 * 2048
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -22,7 +22,9 @@ from broker.audit import Attempt
 from broker.exchange import Exchange, note_token
 from broker.gateway.form import Limits, read_form
 from broker.gateway.once import Once
+from broker.gateway.pace import Pace
 from broker.gateway.package import Package, check
+from broker.gateway.places import Places, begun
 from broker.gateway.registry import Answer
 from broker.minting import Narrowing, UploadToken
 from broker.patterns import Projects, normalise
@@ -42,7 +44,7 @@ class Upload:
     encoded: bool
     """The body is compressed, or chunked."""
     body: AsyncIterator[bytes] = field(repr=False)
-    """Raises TruncatedUpload when the client goes away."""
+    """Raises TruncatedUpload when the client goes away, SlowUpload when it is too slow."""
     user_agent: str = ""
 
 
@@ -55,6 +57,10 @@ class Gateway:
     once: Once
     spool: Path
     upload_limit_bytes: int
+    places: Places
+    """Shared by all gateways of the process."""
+    pace: Pace
+    """Asked of whoever sends a body; held by those who hand it over."""
 
     async def publish(self, upload: Upload, attempt_id: str) -> Answer:
         """Decides one upload, sends it on, and records it.
@@ -78,7 +84,7 @@ class Gateway:
         return answer
 
     async def _decide(self, upload: Upload, attempt: Attempt) -> Answer:
-        self._check_envelope(upload)
+        size_bytes = self._check_envelope(upload)
         token = self.exchange.minter.read(credential(upload.authorization), attempt.started_at)
         scope = await self._scope(token, attempt)
 
@@ -88,14 +94,18 @@ class Gateway:
             if name == "name":
                 self._check_scope(scope, value, attempt)
 
-        async with read_form(
-            upload.body,
-            content_type=upload.content_type,
-            content_length=upload.content_length,
-            limits=Limits(total_bytes=self.upload_limit_bytes),
-            spool=self.spool,
-            on_field=on_field,
-        ) as form:
+        body = await begun(upload.body)
+        async with (
+            self.places.taken(token.publishers[0], size_bytes),
+            read_form(
+                body,
+                content_type=upload.content_type,
+                content_length=size_bytes,
+                limits=Limits(total_bytes=self.upload_limit_bytes),
+                spool=self.spool,
+                on_field=on_field,
+            ) as form,
+        ):
             package = await asyncio.to_thread(check, form)
             attempt.project, attempt.version, attempt.filename = package.project, package.version, package.filename
             attempt.sha256, attempt.size_bytes = package.sha256, package.size_bytes
@@ -110,11 +120,13 @@ class Gateway:
             await self._count_use(token, package)
             return await self.once.send(form, package, attempt, still_allowed, upload.user_agent)
 
-    def _check_envelope(self, upload: Upload) -> None:
+    def _check_envelope(self, upload: Upload) -> int:
+        """How many bytes the body has."""
         if upload.encoded or upload.content_length is None:
             raise refusals.UnsupportedEncoding
         if upload.content_length > self.upload_limit_bytes:
             raise refusals.RequestTooLarge(f"an upload may have {self.upload_limit_bytes} bytes")
+        return upload.content_length
 
     async def _scope(self, token: UploadToken, attempt: Attempt) -> frozenset[Projects]:
         """What the token covers at this moment: what it was minted for, and both gates still give.

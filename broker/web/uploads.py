@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.gateway import Upload
+from broker.gateway.pace import Pace
 from broker.web.answers import declared_bytes
 from broker.web.index import Index
 
@@ -32,7 +33,7 @@ def routes(index: Index) -> list[Route]:
         return []
 
     async def upload(request: Request) -> Response:
-        body = _body(request)
+        body = _body(request, gateway.pace)
         try:
             answer = await gateway.publish(_upload(request, body), request.scope["attempt"])
         except refusals.Refusal:
@@ -57,24 +58,33 @@ def _upload(request: Request, body: AsyncIterator[bytes]) -> Upload:
     )
 
 
-async def _body(request: Request) -> AsyncIterator[bytes]:
-    stream = aiter(request.stream())
+async def _body(request: Request, pace: Pace) -> AsyncIterator[bytes]:
+    stream, clock = aiter(request.stream()), asyncio.get_running_loop().time
+    received, waited = 0, 0.0
     while True:
+        patience, since = pace.patience(received, waited), clock()
         try:
-            async with asyncio.timeout(SILENCE_SECONDS):
+            async with asyncio.timeout(min(patience, SILENCE_SECONDS)):
                 chunk = await anext(stream, None)
         except ClientDisconnect as error:
             raise refusals.TruncatedUpload("the client went away before the form was complete") from error
         except TimeoutError as error:
-            raise refusals.TruncatedUpload(f"the client sent nothing for {SILENCE_SECONDS:.0f} s") from error
+            if patience > SILENCE_SECONDS:
+                raise refusals.TruncatedUpload(f"the client sent nothing for {SILENCE_SECONDS:.0f} s") from error
+            raise refusals.SlowUpload(
+                f"{received} bytes came in {waited + clock() - since:.0f} s, and an upload has "
+                f"{pace.bytes_per_second} a second at least, and {pace.longest_seconds:.0f} s at most"
+            ) from error
         if chunk is None:
             return
+        waited += clock() - since
+        received += len(chunk)
         yield chunk
 
 
 async def _drain(body: AsyncIterator[bytes]) -> None:
     dropped = 0
-    with contextlib.suppress(TimeoutError, refusals.TruncatedUpload):
+    with contextlib.suppress(TimeoutError, refusals.TruncatedUpload, refusals.SlowUpload):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for chunk in body:
                 dropped += len(chunk)

@@ -231,8 +231,8 @@ async def test_a_token_is_refused_once_its_organization_is_no_more_admitted(
     settings: dict[str, Any] = {"registries": tmp_path / "registries.yaml", "audience": None, "registry_url": None}
     async with Setup(folder=tmp_path, settings=settings, acme=ACME).running() as broker:
         indexes = Indexes(broker=broker, main=servers[0], team=servers[1])
-        # The grant is bolt's alone by now, which the token does not cover with acme's projects.
-        check_refusal(await indexes.upload("/team-a/legacy/", token), "project-not-granted", 403)
+        # Only bolt's publisher counts by now, and it gives nothing of acme's.
+        check_refusal(await indexes.upload("/team-a/legacy/", token), "namespace-reserved", 409)
     assert indexes.team.stored() == {}
 
 
