@@ -14,26 +14,9 @@ from pathlib import Path
 
 import pypiserver  # type: ignore[import-untyped]  # it has no types
 
-from trusted_tokens import USER, Introspection, Keys, Refused, TrustedTokens
+from trusted_tokens import Introspection, Keys, TrustedTokens
 from trusted_uploads import Guard
-from trusted_wsgi import JUDGED, TrustedWSGI
-
-
-class Auther:
-    """What pypiserver asks at each upload, with a user and a password alone.
-
-    From those nobody can tell which project is uploaded. So it takes a good token only while the middleware hands on a
-    form that it judged with the very same token: without the middleware, nobody uploads anything.
-    """
-
-    def __init__(self, tokens: TrustedTokens) -> None:
-        self._tokens = tokens
-
-    def __call__(self, user: str, password: str) -> bool:
-        try:
-            return user == USER and self._tokens.verify(password) == JUDGED.get()
-        except Refused:
-            return False
+from trusted_wsgi import Auther, TrustedWSGI
 
 
 def create(environ: Mapping[str, str] = os.environ) -> TrustedWSGI:
