@@ -18,6 +18,7 @@ import logging
 import re
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -391,8 +392,12 @@ def _checked(url: str) -> str:
 
 
 def _ask(request: urllib.request.Request, timeout_seconds: float = 5) -> Any:
-    with _OPENER.open(request, timeout=timeout_seconds) as answer:
-        body = answer.read(_LONGEST_ANSWER_BYTES + 1)
+    try:
+        with _OPENER.open(request, timeout=timeout_seconds) as answer:
+            body = answer.read(_LONGEST_ANSWER_BYTES + 1)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise
     if len(body) > _LONGEST_ANSWER_BYTES:
         raise ValueError("the answer is too long")
     try:

@@ -105,7 +105,7 @@ def test_a_token_of_the_broker_passes_and_says_its_projects(server: KeyServer) -
 def test_a_narrowed_token_says_to_what(server: KeyServer) -> None:
     narrowing = Narrowing(project="acme-widgets", version="1.0", sha256=("0" * 64,))
     token = trusted(server).verify(fresh(narrowing=narrowing))
-    assert (token.projects, token.version, token.sha256) == ({"acme-widgets"}, "1.0", {"0" * 64})
+    assert (token.projects, token.version, token.sha256) == (frozenset({"acme-widgets"}), "1.0", frozenset({"0" * 64}))
 
 
 def test_the_claims_it_knows_are_those_that_the_broker_writes() -> None:
@@ -154,7 +154,7 @@ def with_public_key_as_secret() -> str:
 
 def unsigned() -> str:
     good, claims = parts(fresh())
-    return "pypi-" + jwt.encode(claims, None, "none", {**good, "alg": "none"})
+    return "pypi-" + jwt.encode(claims, "", "none", {**good, "alg": "none"})
 
 
 def with_rsa() -> str:

@@ -21,6 +21,7 @@ import trusted_asgi
 import trusted_uploads
 from broker import refusals
 from broker.gateway import parts as gateway
+from broker.gateway import spool
 from broker.minting import Narrowing
 from tests.deploy.key_server import KeyServer, serving_keys
 from tests.deploy.test_trusted_tokens import fresh, trusted
@@ -171,7 +172,7 @@ def test_what_a_token_is_narrowed_to_passes(site: Site) -> None:
 def test_the_fields_there_are_are_those_of_the_gateway() -> None:
     assert gateway.SINGLE - {gateway.SIGNATURE} == trusted_uploads.SINGLE
     assert trusted_uploads.MULTIPLE == gateway.MULTIPLE
-    assert trusted_uploads.DIGESTS.keys() == gateway.DIGESTS.keys()
+    assert trusted_uploads.DIGESTS.keys() == spool.DIGESTS.keys()
 
 
 # --- What does not ---------------------------------------------------------------------------------------------------
