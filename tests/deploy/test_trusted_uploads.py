@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from broker.gateway import parts as gateway
 from broker.gateway import spool
 from broker.minting import Narrowing
 from tests.deploy.key_server import KeyServer, serving_keys
-from tests.deploy.test_trusted_tokens import fresh, trusted
+from tests.deploy.test_trusted_tokens import FILES, fresh, trusted
 from tests.gateway.uploads import (
     BOUNDARY,
     CONTENT_TYPE,
@@ -526,6 +527,21 @@ def test_an_auther_says_yes_only_while_a_judged_form_is_handed_on(server: KeySer
         assert not auther("__token__", "pypi-x")
     finally:
         JUDGED.reset(judged)
+
+
+PAGE = FILES.parent.parent / "docs" / "how-to" / "verify-tokens-yourself.md"
+
+
+def test_the_page_s_example_runs_and_its_settings_exist() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    [example] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    names: dict[str, Any] = {"registry": Taken().asgi}
+    exec(example, names)
+    assert isinstance(names["app"], TrustedASGI)
+    told = set(re.findall(r"\b(?:TRUSTED_[A-Z_]+|PACKAGES|SPOOL)\b", page))
+    known = set(re.findall(r'"([A-Z_]+)"', (FILES / "pypiserver_app.py").read_text(encoding="utf-8")))
+    assert told == known
+    assert {path.name for path in FILES.glob("*.py")} == set(re.findall(r"`(\w+\.py)`", page))
 
 
 def test_a_refusal_says_its_code() -> None:

@@ -1,4 +1,4 @@
-"""The files of deploy/verify as an operator runs them: real registries and a real broker, stock clients between them."""
+"""The files of deploy/verify as an operator runs them: real registries, a real broker, and stock clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from broker.playground.processes import Command, free_port, running
 from tests.clients.test_twine import UPLOAD, credentials
 from tests.deploy.test_trusted_tokens import FILES
 from tests.deploy.test_trusted_uploads import FORMS
-from tests.gateway.uploads import CONTENT_TYPE, WHEEL, fields_of, join, pack_wheel, parts_of, upload
+from tests.gateway.uploads import BOUNDARY, CONTENT_TYPE, WHEEL, fields_of, join, pack_wheel, part, parts_of, upload
 from tests.harness import PUBLIC_URL, state_url
 from tests.servers import Served, broker, cli
 from tests.test_upload_attacks import ATTACKS, FILE, VICTIM
@@ -278,6 +278,23 @@ def test_what_is_neither_a_read_nor_an_upload_does_not_reach_the_registry(site: 
     assert site.stored() == before
 
 
+def hidden(filename: str) -> bytes:
+    """An upload of acme-widgets whose description holds a second file, to a parser that takes a bare line feed."""
+    file = pack_wheel()
+    break_ = f"\n--{BOUNDARY}\n"
+    second = 'Content-Disposition: form-data; name="content"; filename="victim-6.6-py3-none-any.whl"\n\nx'
+    parts = parts_of(fields_of(file, description=None), file, filename)
+    return join(
+        [*parts, part("description", f"x{break_}{second}{break_}Content-Disposition: form-data; name=summary\n")]
+    )
+
+
+def test_a_boundary_that_the_registry_alone_sees_ends_nothing(site: Site) -> None:
+    before, filename = site.stored(), "acme_widgets-1.0-8-py3-none-any.whl"
+    assert site.post(hidden(filename), site.token()).status_code == 200
+    assert site.stored().keys() - before.keys() == {filename}
+
+
 # --- What the page says of authers -----------------------------------------------------------------------------------
 
 
@@ -287,6 +304,13 @@ def test_an_auther_that_goes_by_the_token_alone_lets_it_upload_any_project(sites
     assert site.post(victim(), "pypi-x").status_code == 403
     assert site.post(victim(), site.token(project="acme-widgets")).status_code == 200
     assert "victim-1.1-py3-none-any.whl" in site.stored()
+    assert site.post(hidden(WHEEL), site.token(project="acme-widgets")).status_code == 200
+    assert "victim-6.6-py3-none-any.whl" in site.stored(), "a strict reader before it would have seen none"
+    remove = join(
+        part(name, value) for name, value in [(":action", "remove_pkg"), ("name", "victim"), ("version", "1.0")]
+    )
+    assert site.post(remove, site.token(project="acme-widgets")).status_code == 200
+    assert VICTIM not in site.stored()
 
 
 def test_the_example_s_auther_lets_nobody_upload_where_the_middleware_is_missing(sites: Sites) -> None:
