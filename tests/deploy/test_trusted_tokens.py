@@ -183,6 +183,9 @@ NO_TOKENS: dict[str, tuple[str, Callable[[], str]]] = {
     "no end": ("invalid-upload-token", lambda: altered(exp=...)),
     "an end as text": ("invalid-upload-token", lambda: altered(exp=str(int(time.time()) + 900))),
     "not begun": ("invalid-upload-token", lambda: altered(nbf=int(time.time()) + 300)),
+    "no beginning": ("invalid-upload-token", lambda: altered(nbf=...)),
+    "no time of issue": ("invalid-upload-token", lambda: altered(iat=...)),
+    "no publishers": ("invalid-upload-token", lambda: altered(publishers=...)),
     "another scope": ("invalid-upload-token", lambda: altered(scope="download")),
     "no scope": ("invalid-upload-token", lambda: altered(scope=...)),
     "no projects": ("invalid-upload-token", lambda: altered(projects=...)),
@@ -220,7 +223,7 @@ NO_TOKENS: dict[str, tuple[str, Callable[[], str]]] = {
     ),
     "letters beyond ASCII": ("invalid-upload-token", lambda: "pypi-ä.ö.ü"),
     "half a letter": ("invalid-upload-token", lambda: "pypi-\ud800.a.b"),
-    "too long": ("invalid-upload-token", lambda: fresh() + "." * (32 * 1024)),
+    "too long": ("invalid-upload-token", lambda: altered(identity={"subject": "x" * 32 * 1024})),
     "claims that are no object": ("invalid-upload-token", lambda: forged(parts(fresh())[0], ["acme"])),
     "a nest": ("invalid-upload-token", lambda: forged(parts(fresh())[0], b"[" * 8000)),
 }
@@ -369,11 +372,12 @@ def test_keys_are_not_fetched_from_where_a_redirect_leads(server: KeyServer) -> 
         assert other.asked == 0
 
 
-def test_no_proxy_of_the_environment_sees_a_token(server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_proxy_of_the_environment_is_asked(server: KeyServer) -> None:
+    look = f"from trusted_tokens import Keys; Keys({server.url!r}).find({KEY.id!r})"
     with serving_keys() as proxy:
-        monkeypatch.setenv("http_proxy", proxy.url)
-        trusted(server).verify(fresh())
-        assert proxy.asked == 0
+        environment = {"http_proxy": proxy.url, "no_proxy": "elsewhere.example"}
+        subprocess.run([sys.executable, "-c", look], cwd=FILES, env=environment, check=True)
+        assert (server.asked, proxy.asked) == (1, 0)
 
 
 # --- The last word ---------------------------------------------------------------------------------------------------

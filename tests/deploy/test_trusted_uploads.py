@@ -229,7 +229,7 @@ FORMS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "another header": ("malformed-upload", lambda: content(f"{DISPOSITION}\r\nContent-Location: x")),
     "no disposition": ("malformed-upload", lambda: content("Content-Type: text/plain")),
     "no headers": ("malformed-upload", lambda: content("")),
-    "headers without an end": ("malformed-upload", lambda: content("A: " + "x" * 3000)),
+    "headers without an end": ("malformed-upload", lambda: content(f"{DISPOSITION}\r\nContent-Type: " + "x" * 3000)),
     "an encoded part": ("unsupported-encoding", lambda: content(f"{DISPOSITION}\r\nContent-Transfer-Encoding: base64")),
     "something before": ("malformed-upload", lambda: b"x\r\n" + upload()),
     "an empty line before": ("malformed-upload", lambda: b"\r\n" + upload()),
@@ -440,6 +440,7 @@ def test_a_client_that_is_gone_leaves_nothing(server: KeyServer, tmp_path: Path)
 def test_the_space_is_held_until_the_registry_s_answer_is_closed(server: KeyServer, tmp_path: Path) -> None:
     """A registry may read while it answers."""
     closed: list[bool] = []
+    judged: list[object] = []
 
     class Lazy:
         def __init__(self, body: io.BufferedIOBase) -> None:
@@ -452,12 +453,15 @@ def test_the_space_is_held_until_the_registry_s_answer_is_closed(server: KeyServ
             closed.append(True)
 
     def registry(environ: WSGIEnvironment, start_response: StartResponse) -> Lazy:
+        judged.append(JUDGED.get())
         start_response("200 OK", [])
         return Lazy(environ["wsgi.input"])
 
     body = upload(FILE)
     guard = Guard(tokens=trusted(server), spool=tmp_path)
     answer: Any = TrustedWSGI(registry, guard)(wsgi_environ(io.BytesIO(body), len(body)), started)
+    assert judged != [None]
+    assert JUDGED.get() is None, "it is not handed on any more"
     assert FILE in b"".join(answer)
     assert len(held(tmp_path)) == 1
     answer.close()
