@@ -11,7 +11,7 @@ CREATED := $(VENV)/.created
 PLAYGROUND := $(VENV)/.playground
 DEV := $(VENV)/.dev
 TESTED := build/tested
-SOURCES := Makefile pyproject.toml $(shell find broker tests policies docs benchmarks requirements -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := Makefile pyproject.toml $(shell find broker tests policies docs deploy benchmarks requirements -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
