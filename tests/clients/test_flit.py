@@ -19,14 +19,6 @@ build-backend = "flit_core.buildapi"
 """
 
 
-def settings(bench: Bench, token: str) -> dict[str, str]:
-    return {
-        "FLIT_INDEX_URL": bench.playground.upload_url,
-        "FLIT_USERNAME": "__token__",
-        "FLIT_PASSWORD": token,
-    }
-
-
 def flit_release(bench: Bench, project: str = "acme-widgets") -> Release:
     """A release that flit can build, and nothing of it built."""
     release = bench.release(project)
@@ -46,7 +38,7 @@ def built(release: Release) -> dict[str, str]:
 
 def test_an_already_minted_token_uploads_a_wheel_and_an_sdist(bench: Bench) -> None:
     release, before = flit_release(bench), bench.playground.records()
-    outcome = bench.run("flit", ["publish"], release, settings(bench, bench.mint()))
+    outcome = bench.follow("flit", release, bench.mint())
     assert outcome.status == 0, outcome.output
     files = built(release)
     assert len(files) == 2
@@ -58,11 +50,11 @@ def test_an_already_minted_token_uploads_a_wheel_and_an_sdist(bench: Bench) -> N
 
 def test_other_bytes_under_a_published_name_are_told_that_it_exists(bench: Bench) -> None:
     release = flit_release(bench)
-    assert bench.run("flit", ["publish"], release, settings(bench, bench.mint())).status == 0
+    assert bench.follow("flit", release, bench.mint()).status == 0
     files = built(release)
     (module,) = release.folder.rglob("__init__.py")
     module.write_text(f"{module.read_text(encoding='utf-8')}CHANGED = True\n", encoding="utf-8")
-    outcome = bench.run("flit", ["publish"], release, settings(bench, bench.mint()))
+    outcome = bench.follow("flit", release, bench.mint())
     assert outcome.status != 0
     assert "already exists" in outcome.output
     assert bench.playground.registry.stored().items() >= files.items()
@@ -70,7 +62,7 @@ def test_other_bytes_under_a_published_name_are_told_that_it_exists(bench: Bench
 
 def test_a_refusal_is_shown_as_its_status_and_recorded_with_its_code(bench: Bench) -> None:
     release, before, token = flit_release(bench, "acme-gadgets"), bench.playground.records(), bench.mint()
-    outcome = bench.run("flit", ["publish"], release, settings(bench, token))
+    outcome = bench.follow("flit", release, token)
     assert outcome.status != 0
     assert "403 Client Error: Forbidden" in outcome.output
     assert token not in outcome.output

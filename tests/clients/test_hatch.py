@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from tests.clients.conftest import Bench
 
-PUBLISH = ["--no-interactive", "publish", "--no-prompt"]
 
-
-def settings(bench: Bench, token: str) -> dict[str, str]:
-    return {
-        "HATCH_INDEX_REPO": bench.playground.upload_url,
-        "HATCH_INDEX_USER": "__token__",
-        "HATCH_INDEX_AUTH": token,
-        "HATCH_INDEX_CA_CERT": str(bench.playground.certificates.trusted),
-    }
+def settings(bench: Bench) -> dict[str, str]:
+    return {"HATCH_INTERACTIVE": "false", "HATCH_INDEX_CA_CERT": str(bench.playground.certificates.trusted)}
 
 
 def test_an_already_minted_token_uploads_a_wheel_and_an_sdist(bench: Bench) -> None:
     release, before = bench.release(), bench.playground.records()
-    outcome = bench.run("hatch", PUBLISH, release, settings(bench, bench.mint()))
+    outcome = bench.follow("hatch", release, bench.mint(), **settings(bench))
     assert outcome.status == 0, outcome.output
     assert bench.stored(release) == release.files
     minted, *uploads = bench.new_records(before)
@@ -28,7 +21,7 @@ def test_an_already_minted_token_uploads_a_wheel_and_an_sdist(bench: Bench) -> N
 
 def test_a_refusal_is_shown_as_its_status_and_recorded_with_its_code(bench: Bench) -> None:
     release, before, token = bench.release("acme-gadgets"), bench.playground.records(), bench.mint()
-    outcome = bench.run("hatch", ["-vv", *PUBLISH], release, settings(bench, token))
+    outcome = bench.follow("hatch", release, token, HATCH_VERBOSE="2", **settings(bench))
     assert outcome.status != 0
     assert "403 Forbidden" in outcome.output
     assert outcome.refusal_code == "", "now it shows more: say so in the how-to"

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from tests.clients.conftest import Bench
 
-PUBLISH = ["publish", "--no-interaction", "--repository", "acme"]
-
-
-def settings(bench: Bench, token: str) -> dict[str, str]:
-    return {
-        "POETRY_REPOSITORIES_ACME_URL": bench.playground.upload_url,
-        "POETRY_PYPI_TOKEN_ACME": token,
-        "POETRY_KEYRING_ENABLED": "false",
-    }
+QUIET = {"POETRY_KEYRING_ENABLED": "false", "POETRY_NO_INTERACTION": "1"}
 
 
 def test_an_already_minted_token_uploads_a_wheel_and_an_sdist(bench: Bench) -> None:
     release, before = bench.release(), bench.playground.records()
-    outcome = bench.run("poetry", PUBLISH, release, settings(bench, bench.mint()))
+    outcome = bench.follow("poetry", release, bench.mint(), **QUIET)
     assert outcome.status == 0, outcome.output
     assert bench.stored(release) == release.files
     minted, *uploads = bench.new_records(before)
@@ -27,7 +19,7 @@ def test_an_already_minted_token_uploads_a_wheel_and_an_sdist(bench: Bench) -> N
 
 def test_a_refusal_is_shown_with_its_code_and_what_to_compare(bench: Bench) -> None:
     release = bench.release("acme-gadgets")
-    outcome = bench.run("poetry", PUBLISH, release, settings(bench, bench.mint()))
+    outcome = bench.follow("poetry", release, bench.mint(), **QUIET)
     assert outcome.status != 0
     assert "HTTP Error 403: Forbidden" in outcome.output
     assert outcome.refusal_code == "project-not-granted"
