@@ -11,17 +11,17 @@ CREATED := $(VENV)/.created
 PLAYGROUND := $(VENV)/.playground
 DEV := $(VENV)/.dev
 TESTED := build/tested
-SOURCES := Makefile pyproject.toml $(shell find broker tests policies docs deploy benchmarks requirements -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := Makefile pyproject.toml $(shell find broker tests policies deploy docs benchmarks requirements -type f -not -name '*.pyc' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .SUFFIXES:
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup demo playground run test lint check docs bench mutants lock redis clean
+.PHONY: help setup demo playground run test lint check docs bench mutants lock servers clean
 
 help: ## List what there is
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-11s %s\n' "$$name" "$$what"; done
 
-setup: $(DEV) redis ## Install all that developing and testing need
+setup: $(DEV) servers ## Install all that developing and testing need
 
 # --- See it work -----------------------------------------------------------------------------------------------------
 
@@ -44,7 +44,7 @@ run: $(PLAYGROUND) ## Serve the broker with policies/ and SQLite on port 8000; B
 # --- Develop ---------------------------------------------------------------------------------------------------------
 
 # Tests always run with coverage, in all the processes that they start, so that `check` need not run them again.
-test: $(DEV) redis ## Run every test; T=providers, T=test_tokens.py or T=replay runs some
+test: $(DEV) servers ## Run every test; T=providers, T=test_tokens.py or T=replay runs some
 ifdef T
 	@$(BIN)/python -m pytest $(if $(wildcard tests/$(T)),tests/$(T),-k "$(T)")
 else
@@ -69,7 +69,7 @@ check: lint $(TESTED) ## All that must hold: lint, tests (unless they just passe
 docs: $(DEV) ## Write the generated pages of docs/reference anew
 	@PYTHONPATH=. $(BIN)/python docs/generate.py
 
-bench: $(DEV) redis ## Measure, each figure beside its reference
+bench: $(DEV) servers ## Measure, each figure beside its reference
 	@$(BIN)/python -m benchmarks
 
 mutants: $(DEV) ## Break the core in many places, and see that a test fails each time; long. T=broker/tokens.py: one module
@@ -113,13 +113,17 @@ install = echo "Installing $$(grep -c '^[a-z].*==' $(1)) packages into $(VENV), 
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --require-hashes -r $(1) \
 	&& touch $@ && echo "Installed in $$(($$(date +%s) - began)) s."
 
-# The tests run a real one. RUNLEVEL=1: it is installed, and not started as a service.
-redis:
-	@command -v redis-server >/dev/null && exit; \
-	command -v apt-get >/dev/null || $(call say_and_fail,redis-server is missing: install it (macOS: brew install redis)); \
+# The tests run real ones. RUNLEVEL=1: they are installed, and not started as services.
+PACKAGES := redis-server nginx
+
+servers:
+	@PATH="$$PATH:/usr/sbin"; missing=; \
+	for one in $(PACKAGES); do command -v $$one >/dev/null || missing="$$missing $$one"; done; \
+	[ "$$missing" ] || exit 0; \
+	command -v apt-get >/dev/null || $(call say_and_fail,Missing:$$missing. Install what is (macOS: brew install redis nginx)); \
 	if [ "$$(id -u)" = 0 ]; then root=; elif sudo -n true 2>/dev/null; then root="sudo -n"; \
-	else $(call say_and_fail,redis-server is missing: sudo apt-get install redis-server); fi; \
-	echo "Installing redis-server, once ..."; mkdir -p build; \
+	else $(call say_and_fail,Missing:$$missing. Install what is: sudo apt-get install$$missing); fi; \
+	echo "Installing$$missing, once ..."; mkdir -p build; \
 	{ $$root apt-get update && $$root env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
-		apt-get install --yes --no-install-recommends redis-server; } >build/redis-server.log 2>&1 </dev/null \
-		|| { tail -n 5 build/redis-server.log >&2; $(call say_and_fail,redis-server could not be installed: build/redis-server.log says why); }
+		apt-get install --yes --no-install-recommends $$missing; } >build/servers.log 2>&1 </dev/null \
+		|| { tail -n 5 build/servers.log >&2; $(call say_and_fail,Not installed:$$missing. build/servers.log says why); }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from broker.playground.packages import Outcome, Uv
 from broker.playground.session import Playground
 
 _VERSIONS = itertools.count(1)
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "publish-from-ci.md"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,20 @@ class Bench:
         """Runs a client, installed beside uv, in a release's folder and a clean environment."""
         client = Uv(program=self.uv.program.with_name(program), home=self.uv.home)
         return client.run(arguments, release.folder, {**self.playground.client_environment, **environment})
+
+    def follow(self, client: str, release: Release, token: str, **environment: str) -> Outcome:
+        """Runs the line that the how-to has for a client, with a token as its steps before have fetched it."""
+        lines = HOW_TO.read_text(encoding="utf-8").splitlines()
+        [line] = [line for line in lines if "=$token " in line and f" {client} " in line]
+        shell = shutil.which("bash")
+        assert shell is not None
+        told = {
+            **self.playground.client_environment,
+            "PATH": f"{self.uv.program.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "index": self.playground.upload_url,
+            "token": token,
+        }
+        return Uv(program=Path(shell), home=self.uv.home).run(["-euc", line], release.folder, {**told, **environment})
 
     def mint(self, issuer: IssuerName = "github", **changes: object) -> str:
         """An upload token, by plain HTTP, as a step for clients that know nothing of trusted publishing."""
