@@ -147,17 +147,16 @@ def _change(effect: Effect, side: Side, space: Space, given: Given, piece: Box) 
     _, attended = at[UNATTENDED]
     when, moments = at[WHEN]
     projects, names = at[PROJECT]
-    scopes = tuple(at[SCOPE][0].values(at[SCOPE][1]))
+    purposes, scopes = at[SCOPE]
     publisher = given.publisher
-    offered = publisher.projects if "upload" in scopes else publisher.projects | publisher.downloads
     issuer = side.policies.issuers[publisher.trust.issuer]
     return Change(
         effect=effect,
-        scopes=scopes,
+        scopes=tuple(purposes.values(scopes)),
         publisher=publisher,
         issuer=issuer,
         members=tuple(members),
-        projects=patterns_of(offered, projects, names),
+        projects=patterns_of(given.projects, projects, names),
         conditions=tuple(conditions_of(publisher.trust, at, whole)),
         periods=periods_of(when, moments),
         unattended=None if attended == at[UNATTENDED][0].everything else attended != 1,

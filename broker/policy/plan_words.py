@@ -83,7 +83,7 @@ def patterns_of(own: Iterable[Projects], names: Dimension, mask: int) -> tuple[s
     """The names of a mask as policies write them.
 
     Args:
-        own: The publisher's patterns. What others tell already is not told again.
+        own: The patterns that the names are of. What others tell already is not told again.
         names: Each name that is mentioned, and one for each prefix.
     """
     concerned, others = names.values(mask), names.values(names.everything & ~mask)

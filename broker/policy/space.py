@@ -96,6 +96,8 @@ class Given:
     """A run that the publisher admits."""
     members: Mapping[str, Member]
     """By the id of the actor."""
+    projects: frozenset[Projects]
+    """What the box has of these, as patterns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +258,7 @@ def _given(actor: str, dimensions: Sequence[Dimension], parts: Iterable[_Part]) 
             held = _held(actor, dimensions, right)
             box = tuple(mine & its for mine, its in zip(admitted, held, strict=True))
             if all(box):  # a source that is its own actor fits no member but itself
-                yield Given(box=box, publisher=part.publisher, home=run, members=right.members)
+                yield Given(box=box, publisher=part.publisher, home=run, members=right.members, projects=right.projects)
 
 
 def _held(actor: str, dimensions: Sequence[Dimension], right: _Right) -> Box:

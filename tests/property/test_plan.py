@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Final, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from broker.patterns import Projects
 from broker.playground.ci import IssuerName
 from broker.policy.matching import grant
 from broker.policy.model import Policies, Scope
@@ -76,14 +77,21 @@ def tells(change: Change, effect: str, run: Identity, scope: Scope, project: str
 
 
 def confirm(found: Plan, kind: IssuerName, old: Policies, new: Policies) -> None:
-    """Each change that is told has a run that an issuer can sign, and that is decided otherwise."""
+    """Each change has a run that an issuer can sign, and that is decided otherwise for all projects that are told."""
     for change in found.changes:
         example = change.example
         run = signed(kind, example.identity)
         for scope in change.scopes:
-            before, after = (covers(rules, run, example.at, scope, example.project) for rules in (old, new))
-            assert (before, after) == ((False, True) if change.effect == "gained" else (True, False))
+            for project in {example.project, *filter(told_whole(change), NAMES)}:
+                before, after = (covers(rules, run, example.at, scope, project) for rules in (old, new))
+                assert (before, after) == ((False, True) if change.effect == "gained" else (True, False))
         assert example.scope in change.scopes
+
+
+def told_whole(change: Change) -> Callable[[str], bool]:
+    """Whether a name is among the projects that a change tells; those that it tells a part of are left out."""
+    patterns = [Projects.parse(told) for told in change.projects if "(" not in told]
+    return lambda name: any(one.covers(name) for one in patterns)
 
 
 def covers(rules: Policies, run: Identity, now: float, scope: Scope, project: str) -> bool:
