@@ -107,7 +107,7 @@ def test_a_person_reads_the_grant(explained: Explained, tmp_path: Path) -> None:
 
 
 READS = {
-    "acme-widgets: {upload: [bob]}": "acme-widgets: {upload: [alice], download: [bob]}",
+    'acme-widgets: {upload: ["team:core"]}': "acme-widgets: {upload: [alice], download: [bob]}",
     "    projects: [acme-widgets, acme-gadgets]\n": "    projects: [acme-widgets]\n    downloads: [acme-gadgets]\n",
 }
 
@@ -574,6 +574,9 @@ def test_what_was_allowed_may_be_refused_today(explained: Explained, tmp_path: P
     before = {**REFUSED, "decision": "allowed", "projects": ["acme-widgets"], "generation": generation}
     url = record(tmp_path, {**{name: told for name, told in before.items() if name not in {"code", "considered"}}})
     gone = {"alice: {role: owner": "alice: {role: billing-manager"}
+    for scope in ("upload", "read"):
+        _, out = explained("--attempt", "019-a", "--format", "json", "--scope", scope)
+        assert json.loads(out)["scope"] == scope
     status, out = explained("--attempt", "019-a", "--state", url, acme=gone)
     assert status == 1
     assert out.startswith("REFUSED     member-not-permitted\n")
