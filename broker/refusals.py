@@ -227,6 +227,13 @@ class NoPublisher(Refusal):
     )
 
 
+class PublisherReadsOnly(Refusal):
+    """The trusted publisher that fits is for reading alone, and an upload token was asked for."""
+
+    code, status = "publisher-reads-only", 403
+    remedy = "Ask for a token that reads, or have an admin of the organization add `projects` to the publisher."
+
+
 class PublisherExpired(Refusal):
     """The trusted publisher that fits was declared only until a day that is past."""
 
@@ -287,10 +294,10 @@ class MemberExpired(Refusal):
 
 
 class MemberNotPermitted(Refusal):
-    """The actor is a member, but has no right to upload to what the publisher publishes."""
+    """The actor is a member, but has no right to upload to what the publisher publishes, or to read what it reads."""
 
     code, status = "member-not-permitted", 403
-    remedy = "An admin names the member or their team under `upload` of the project."
+    remedy = "An admin names the member or their team under `upload` of the project, or under `download`."
 
 
 class MachineRequired(Refusal):

@@ -81,9 +81,9 @@ def providers_page() -> str:
         "# Providers",
         "",
         "Generated from `broker/providers/` by `make docs`. What `provider` may be for an issuer in `index.yaml`,",
-        "and what publishers say beside `issuer`, `projects` and `until`, which all have. A *name* must be stated.",
-        "Each *id* must be stated too, unless `pin: first-use` records it. A *condition* that is left out asks",
-        "nothing, but for its default.",
+        "and what publishers say beside `issuer`, `projects`, `downloads` and `until`, which all have. A *name* must",
+        "be stated. Each *id* must be stated too, unless `pin: first-use` records it. A *condition* that is left out",
+        "asks nothing, but for its default.",
         "",
     ]
     for provider in PROVIDERS.values():

@@ -24,7 +24,7 @@ from broker.playground.ci import FakeCI, IssuerName
 from broker.playground.ci_keys import signing_key
 from broker.playground.claims import AUDIENCE
 from broker.policy.matching import Considered, Grant, Pins, candidates, consider, grant
-from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Role
+from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Role, Scope
 from broker.policy.publishers import owner_id
 from broker.providers import PROVIDERS, Identity, Provider, Trust
 from broker.providers.generic import GenericDeclaration
@@ -238,17 +238,33 @@ def publisher(
     *,
     trusts: Trust | None = None,
     to: tuple[str, ...] = ("acme-widgets",),
+    downloads: tuple[str, ...] = (),
     until: date | None = None,
     organization: str = "acme",
 ) -> Publisher:
     """A publisher of acme's."""
-    return Publisher(organization=organization, name=name, trust=trusts or trust(), projects=projects(*to), until=until)
+    return Publisher(
+        organization=organization,
+        name=name,
+        trust=trusts or trust(),
+        projects=projects(*to),
+        downloads=projects(*downloads),
+        until=until,
+    )
 
 
-def member(name: str = "alice", role: Role = "owner", *, uploads: tuple[str, ...] = (), **changes: Any) -> Member:
+def member(
+    name: str = "alice",
+    role: Role = "owner",
+    *,
+    uploads: tuple[str, ...] = (),
+    downloads: tuple[str, ...] = (),
+    **changes: Any,
+) -> Member:
     """A member of acme's; alice, an owner."""
-    fields = {"ids": {"github": "1001", "gitlab": "77", "google": "112233445566778899"}, "uploads": projects(*uploads)}
-    return Member(name=name, role=role, **{**fields, **changes})
+    fields = {"ids": {"github": "1001", "gitlab": "77", "google": "112233445566778899"}}
+    rights = {"uploads": projects(*uploads), "downloads": projects(*downloads)}
+    return Member(name=name, role=role, **{**fields, **rights, **changes})
 
 
 def organization(
@@ -295,6 +311,8 @@ def considered(rules: Policies, who: Identity, pins: Pins | None = None) -> tupl
     return consider(candidates(rules, who), who, pins or {})
 
 
-def granted(rules: Policies, who: Identity, pins: Pins | None = None, *, now: float = NOW) -> Grant:
+def granted(
+    rules: Policies, who: Identity, pins: Pins | None = None, *, now: float = NOW, scope: Scope = "upload"
+) -> Grant:
     """What an identity earns, or the refusal."""
-    return grant(rules, who, considered(rules, who, pins), now)
+    return grant(rules, who, considered(rules, who, pins), now, scope)

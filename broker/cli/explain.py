@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 from broker.cli.explain_inputs import InputError, Told, of_attempt, of_claims, of_token
 from broker.cli.explain_run import FACTS, of_github
@@ -14,7 +15,7 @@ from broker.cli.explain_text import as_json, as_text
 from broker.policy.errors import PolicyErrors
 from broker.policy.explanation import explain
 from broker.policy.files import load
-from broker.policy.model import Policies
+from broker.policy.model import Policies, Scope
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,6 +39,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         run.add_argument(f"--{fact.replace('_', '-')}", metavar="TEXT")
     parser.add_argument(
         "--policies", metavar="DIR", type=Path, help="the folder of policies (BROKER_POLICIES; default: policies)"
+    )
+    parser.add_argument(
+        "--scope",
+        choices=get_args(Scope),
+        default="upload",
+        help="what the token is to be for: to upload, or to read (default: upload)",
     )
     parser.add_argument("--audience", help="what `aud` must be (BROKER_AUDIENCE)")
     parser.add_argument(
@@ -83,11 +90,11 @@ def run_explain(args: argparse.Namespace) -> int:
 def _told(args: argparse.Namespace, policies: Policies, now: float) -> Told:
     audience = args.audience or os.environ.get("BROKER_AUDIENCE", "")
     if args.token is not None:
-        return of_token(args.token, policies, audience, now)
+        return of_token(args.token, policies, audience, now, scope=args.scope)
     if args.claims is not None:
-        return of_claims(args.claims, policies, audience, now)
+        return of_claims(args.claims, policies, audience, now, scope=args.scope)
     if args.github is not None:
         facts = {fact: given for fact in FACTS if (given := getattr(args, fact)) is not None}
-        return of_github(args.github, facts, args.issuer, policies, now)
+        return of_github(args.github, facts, args.issuer, policies, now, scope=args.scope)
     url = args.state or os.environ.get("BROKER_STATE_URL", "sqlite:///state.db")
-    return of_attempt(args.attempt, url, policies, now)
+    return of_attempt(args.attempt, url, policies, now, scope=args.scope)

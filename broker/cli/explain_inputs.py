@@ -16,7 +16,7 @@ from broker.cli.audit import REMOVES_NOTHING
 from broker.policy import matching
 from broker.policy.errors import shown, shown_path
 from broker.policy.matching import Pins
-from broker.policy.model import Policies
+from broker.policy.model import Policies, Scope
 from broker.policy.rehearsal import Rehearsal, rehearse, rehearse_again
 from broker.providers import Identity
 from broker.refusals import MalformedToken, Refusal, StateUnavailable, every
@@ -51,7 +51,7 @@ class Told:
     """What was recorded of the attempt."""
 
 
-def of_token(file: str, policies: Policies, audience: str, now: float) -> Told:
+def of_token(file: str, policies: Policies, audience: str, now: float, *, scope: Scope) -> Told:
     """A token in a file, or in standard input for '-'.
 
     Raises:
@@ -61,10 +61,10 @@ def of_token(file: str, policies: Policies, audience: str, now: float) -> Told:
         token = peek(_read(file).strip())
     except Refusal as refusal:
         raise InputError(f"{refusal.code}: {refusal.detail}") from refusal
-    return _of_payload(token.payload, policies, audience, now)
+    return _of_payload(token.payload, policies, audience, now, scope=scope)
 
 
-def of_claims(file: str, policies: Policies, audience: str, now: float) -> Told:
+def of_claims(file: str, policies: Policies, audience: str, now: float, *, scope: Scope) -> Told:
     """The claims of a token as JSON, likewise.
 
     Raises:
@@ -76,7 +76,7 @@ def of_claims(file: str, policies: Policies, audience: str, now: float) -> Told:
         raise InputError("the claims are not JSON") from error
     if not isinstance(claims, dict):
         raise InputError("the claims must be a JSON object")
-    return _of_payload(claims, policies, audience, now)
+    return _of_payload(claims, policies, audience, now, scope=scope)
 
 
 def _read(file: str) -> str:
@@ -100,9 +100,9 @@ def _read(file: str) -> str:
     return text
 
 
-def _of_payload(claims: Mapping[str, Any], policies: Policies, audience: str, now: float) -> Told:
+def _of_payload(claims: Mapping[str, Any], policies: Policies, audience: str, now: float, *, scope: Scope) -> Told:
     notes = ["The signature is NOT verified: anybody can write these claims.", *_registered(claims, audience, now)]
-    return Told(rehearsal=rehearse(policies, claims, now=now), notes=tuple(notes))
+    return Told(rehearsal=rehearse(policies, claims, now=now, scope=scope), notes=tuple(notes))
 
 
 def _registered(claims: Mapping[str, Any], audience: str, now: float) -> list[str]:
@@ -129,7 +129,7 @@ def _moment(name: str, value: object, now: float) -> str:
     return f"{name} is {datetime.fromtimestamp(value, UTC):%Y-%m-%dT%H:%M:%SZ}, {verdict}."
 
 
-def of_attempt(attempt: str, url: str, policies: Policies, now: float) -> Told:
+def of_attempt(attempt: str, url: str, policies: Policies, now: float, *, scope: Scope) -> Told:
     """What was recorded of an attempt, and what today's policies say to the same identity.
 
     Args:
@@ -149,8 +149,9 @@ def of_attempt(attempt: str, url: str, policies: Policies, now: float) -> Told:
         # What was said then is all that can be said: policies are asked about an identity.
         kind = next((one for one in every() if one.code == record.get("code")), MalformedToken)
         note = "No identity was recorded, for the attempt ended before: today's policies were not asked."
-        return Told(rehearsal=Rehearsal(refusal=kind(record.get("detail", ""))), notes=(note,), record=record)
-    return Told(rehearsal=rehearse_again(policies, identity, now=now, pins=pins), record=record)
+        ended = Rehearsal(scope=scope, refusal=kind(record.get("detail", "")))
+        return Told(rehearsal=ended, notes=(note,), record=record)
+    return Told(rehearsal=rehearse_again(policies, identity, now=now, pins=pins, scope=scope), record=record)
 
 
 async def _recorded(attempt: str, url: str, policies: Policies) -> tuple[dict[str, Any], Identity | None, Pins]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from broker.cli.explain_inputs import InputError, Told
 from broker.policy.errors import shown
-from broker.policy.model import Issuer, Member, Policies, Publisher
+from broker.policy.model import Issuer, Member, Policies, Publisher, Scope
 from broker.policy.rehearsal import rehearse
 from broker.providers.base import fold
 
@@ -40,7 +40,9 @@ _OTHERWISE: Final = {
 }
 
 
-def of_github(repository: str, facts: Mapping[str, str], named: str | None, policies: Policies, now: float) -> Told:
+def of_github(
+    repository: str, facts: Mapping[str, str], named: str | None, policies: Policies, now: float, *, scope: Scope
+) -> Told:
     """Decides for a run on GitHub.
 
     Args:
@@ -61,7 +63,8 @@ def of_github(repository: str, facts: Mapping[str, str], named: str | None, poli
         assumed.append(f"{fact} {shown(run[fact]) if run[fact] else 'none'} ({why})")
     claims = _claims(repository, issuer, run)
     notes = ("There is no token: what is given here, a token would have to say.",)
-    return Told(rehearsal=rehearse(policies, claims, now=now), notes=notes, assumed=tuple(assumed))
+    found = rehearse(policies, claims, now=now, scope=scope)
+    return Told(rehearsal=found, notes=notes, assumed=tuple(assumed))
 
 
 def _issuer(named: str | None, policies: Policies) -> Issuer:

@@ -30,7 +30,8 @@ def as_text(explanation: Explanation, policies: Policies, told: Told) -> str:
 def _sections(explanation: Explanation, policies: Policies, told: Told) -> Iterator[tuple[str, list[str]]]:
     decision = explanation.rehearsal
     if decision.grant is not None:
-        yield "ALLOWED", [f"to publish {', '.join(sorted(map(str, decision.grant.projects)))}"]
+        verb = "publish" if decision.scope == "upload" else "read"
+        yield "ALLOWED", [f"to {verb} {', '.join(sorted(map(str, decision.grant.projects)))}"]
     if decision.refusal is not None:
         yield "REFUSED", [decision.refusal.code, decision.refusal.detail, decision.refusal.remedy]
     if told.notes:
@@ -57,7 +58,7 @@ def _sections(explanation: Explanation, policies: Policies, told: Told) -> Itera
             [
                 f"projects {', '.join(sorted(map(str, grant.projects)))}",
                 f"by {', '.join(one.id for one in grant.publishers)} for {', '.join(grant.members)}",
-                f"an upload token lives {grant.lifetime_seconds} s",
+                f"{'an upload' if decision.scope == 'upload' else 'a read'} token lives {grant.lifetime_seconds} s",
             ],
         )
 
@@ -108,6 +109,8 @@ def _traits(member: Member) -> Iterator[str]:
         yield f"until {member.until}"
     if member.role == "member":
         yield f"may upload to {', '.join(sorted(map(str, member.uploads))) or 'nothing'}"
+        if member.downloads:
+            yield f"may read {', '.join(sorted(map(str, member.downloads)))}"
 
 
 def as_json(explanation: Explanation, policies: Policies, told: Told) -> str:
@@ -116,6 +119,7 @@ def as_json(explanation: Explanation, policies: Policies, told: Told) -> str:
     refusal, grant = decision.refusal, decision.grant
     fields: dict[str, Any] = {
         "version": FORMAT_VERSION,
+        "scope": decision.scope,
         "decision": "refused" if refusal is not None else "allowed",
         "generation": policies.generation,
         "issuer": decision.issuer.name if decision.issuer is not None else None,
@@ -173,6 +177,7 @@ def _standing_fields(standing: Standing) -> dict[str, Any]:
             "suspended": member.suspended,
             "until": _day(member.until),
             "uploads": sorted(map(str, member.uploads)),
+            "downloads": sorted(map(str, member.downloads)),
         },
         "closest": standing.closest,
         "refusal": standing.refusal.code if standing.refusal is not None else None,

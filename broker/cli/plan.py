@@ -1,4 +1,4 @@
-"""`broker plan OLD NEW`: what a change of policies means for who can publish what."""
+"""`broker plan OLD NEW`: what a change of policies means for who can publish and read what."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "plan",
         help="tell what a change of policies means",
         usage="broker plan [options] OLD NEW\n       broker plan [options] --git REV1 [REV2] FOLDER",
-        description="Compares two folders of policies, and tells who can publish what that could not before, and who "
-        "no longer can. Both are decided as the broker decides: where no run of a job is decided otherwise, there is "
-        "no change, whatever was edited.",
+        description="Compares two folders of policies, and tells who can publish or read what that could not before, "
+        "and who no longer can. Both are decided as the broker decides: where no run of a job is decided otherwise, "
+        "there is no change, whatever was edited.",
         epilog="Exit status: 0 nothing was widened, 1 the policies cannot be compared, 2 wrong usage, 3 access was "
         "widened (0 with --widening-is-fine). In a pull request: broker plan --git origin/main policies",
     )

@@ -18,7 +18,8 @@ FORMAT_VERSION: Final = 1
 MOST_LINES: Final = 200
 """Of changes, in text and Markdown: a comment has a largest size, and nobody reads more."""
 
-_VERBS: Final = {"gained": "can now publish", "lost": "can no longer publish"}
+_WORDS: Final = {"gained": ("can now", "and"), "lost": ("can no longer", "or")}
+_VERBS: Final = {"upload": "publish", "read": "read"}
 
 
 def as_text(plan: Plan) -> str:
@@ -82,12 +83,12 @@ def _told(change: Change, *, strong: _Style, code: _Style) -> str:
     ]
     if change.unattended is not None and any(one.machine for one in change.members):
         source.append("in runs that nobody started" if change.unattended else "in runs that somebody started")
+    can, word = _WORDS[change.effect]
+    does = f"{can} {_listed([_VERBS[one] for one in change.scopes], word)}"
     when = _listed([_period(*one) for one in change.periods])
     if change.effect == "gained" and change.publisher.trust.pin is not None:
         source.append("whoever has these names first")
-    return (
-        f"{who} {_VERBS[change.effect]} {what} {', '.join(source)}{f'; {when}' if when else ''} ({change.publisher.id})"
-    )
+    return f"{who} {does} {what} {', '.join(source)}{f'; {when}' if when else ''} ({change.publisher.id})"
 
 
 def _condition(condition: Condition, code: _Style) -> str:
@@ -136,6 +137,7 @@ def _code(text: str) -> str:
 def _fields(change: Change) -> dict[str, Any]:
     return {
         "effect": change.effect,
+        "scopes": change.scopes,
         "organization": change.publisher.organization,
         "publisher": change.publisher.name,
         "issuer": {"name": change.issuer.name, "url": change.issuer.url},
@@ -153,6 +155,7 @@ def _fields(change: Change) -> dict[str, Any]:
         "first_use": change.publisher.trust.pin is not None,
         "example": {
             "identity": change.example.identity.as_claims(),
+            "scope": change.example.scope,
             "project": change.example.project,
             "at": _iso(change.example.at),
         },

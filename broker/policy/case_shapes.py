@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from broker.policy.model import Scope
 from broker.policy.shapes import Entry, Name, Pattern, Shape
 
 _MOMENT = r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?"
@@ -72,6 +73,7 @@ class CaseShape(Shape):
         default={},
         description="What first uses recorded: publisher (`acme/widgets-release`) to field to id. Without it, nothing.",
     )
+    scope: Scope = Field(default="upload", description="What is asked for: to upload, or to read.")
     allow: tuple[Pattern, ...] | None = Field(
         default=None, min_length=1, description="Allowed, and the grant is exactly these projects."
     )

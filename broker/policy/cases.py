@@ -20,7 +20,7 @@ from broker.policy.case_shapes import CaseShape, CasesShape, TemplateShape
 from broker.policy.errors import Findings, Place, PolicyError, shown, shown_path, written
 from broker.policy.holdings import entries
 from broker.policy.matching import Pins
-from broker.policy.model import Issuer, Policies
+from broker.policy.model import Issuer, Policies, Scope
 from broker.policy.validation import validate
 
 _CODES = tuple(refusal.code for refusal in refusals.every())
@@ -38,6 +38,7 @@ class Case:
     at: float | None
     """Epoch seconds; None is the moment of the trial."""
     pins: Pins
+    scope: Scope
     allow: frozenset[Projects]
     """Exactly the grant; empty where a refusal is expected."""
     refuse: str
@@ -128,6 +129,7 @@ class _File:
             claims=MappingProxyType(claims),
             at=template.at if shape.at is None and template is not None else shape.at,
             pins=shape.pins,
+            scope=shape.scope,
             allow=frozenset(shape.allow or ()),
             refuse=shape.refuse or "",
         )

@@ -14,7 +14,7 @@ from typing import Final
 from broker import refusals
 from broker.policy import matching
 from broker.policy.matching import Considered
-from broker.policy.model import Member, Organization, Policies, Publisher
+from broker.policy.model import Member, Organization, Policies, Publisher, Scope
 from broker.policy.rehearsal import Rehearsal
 from broker.providers import Identity
 from broker.providers.base import fold
@@ -78,7 +78,9 @@ def explain(policies: Policies, rehearsal: Rehearsal, *, now: float) -> Explanat
     return Explanation(
         rehearsal=rehearsal,
         near=tuple(near),
-        standings=tuple(_standing(policies, name, identity, near, now) for name in organizations),
+        standings=tuple(
+            _standing(policies, name, identity, near, now, scope=rehearsal.scope) for name in organizations
+        ),
         first_uses=matching.pinned_on_first_use(tuple(one.considered.publisher for one in near)),
     )
 
@@ -124,14 +126,16 @@ def _of_owner(policies: Policies, identity: Identity) -> Iterator[Publisher]:
             yield from (one for one in organization.publishers.values() if one.trust.issuer == identity.issuer)
 
 
-def _standing(policies: Policies, name: str, identity: Identity, near: list[Near], now: float) -> Standing:
+def _standing(
+    policies: Policies, name: str, identity: Identity, near: list[Near], now: float, *, scope: Scope
+) -> Standing:
     organization = policies.organizations[name]
     member = organization.member_by_id.get((identity.issuer, identity.actor_id))
     own = [one.considered.publisher for one in near if one.considered.publisher.organization == name]
     refusal: refusals.Refusal | None = None
     try:
         # As if the publishers fitted: what is asked here is the actor.
-        matching.grant(policies, identity, tuple(Considered(publisher=one, mismatch=None) for one in own), now)
+        matching.grant(policies, identity, tuple(Considered(publisher=one, mismatch=None) for one in own), now, scope)
     except refusals.Refusal as found:
         refusal = found
     return Standing(

@@ -4,12 +4,13 @@ Rules, in order (design §3, steps 6 to 8):
 
 - a publisher matches when names, immutable ids and conditions all fit (no-publisher; identity-changed when names fit
   and ids do not);
+- to upload, it must publish something (publisher-reads-only);
 - it counts only while its own time and its organization's standing allow it (publisher-expired,
-  organization-suspended, organization-frozen);
+  organization-suspended; and for uploads alone organization-frozen);
 - the actor is a member of that organization at this moment (unknown-actor, member-suspended, member-expired), and
   marked as a machine where nobody pressed a button (machine-required);
-- the grant is the union over matching publishers of the publisher's projects and the actor's upload rights; an empty
-  one refuses (member-not-permitted);
+- the grant is the union over matching publishers of what both the publisher and the actor may upload to, or may read;
+  an empty one refuses (member-not-permitted);
 - what is minted for it lives as long as the index says, or as the narrowest of its organizations does.
 """
 
@@ -22,7 +23,7 @@ from datetime import UTC, datetime
 
 from broker import refusals
 from broker.patterns import Projects, intersect
-from broker.policy.model import Freeze, Issuer, Member, Organization, Policies, Publisher, is_past
+from broker.policy.model import Freeze, Issuer, Member, Organization, Policies, Publisher, Scope, is_past
 from broker.providers import Identity, Kind, Mismatch
 from broker.providers.base import fold
 
@@ -35,13 +36,14 @@ class Grant:
     """What one identity earned: where its publishers and its actor's rights agree."""
 
     projects: frozenset[Projects]
+    """What may be uploaded to, or where reading was asked for, be read."""
     publishers: tuple[Publisher, ...]
     """Those that gave something, in a stable order; never empty."""
     members: tuple[str, ...]
     """'acme/alice', one for each organization that gave something."""
     organizations: tuple[str, ...]
     lifetime_seconds: int
-    """How long an upload token for it lives."""
+    """How long a token for it lives."""
 
     def covers(self, project: str) -> bool:
         """Whether a *normalised* project name is in the grant."""
@@ -117,17 +119,20 @@ def admit(considered: tuple[Considered, ...], organizations: frozenset[str] | No
     return admitted
 
 
-def grant(policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float) -> Grant:
-    """Decides what an identity may upload to.
+def grant(
+    policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float, scope: Scope = "upload"
+) -> Grant:
+    """Decides what an identity may upload to, or read.
 
     Args:
         considered: What `consider` said of the candidates.
         now: Epoch seconds, read once for the whole attempt.
+        scope: Which of the two is asked.
 
     Raises:
         The refusals at the top of this file.
     """
-    standing = _standing(policies, identity, considered, now)
+    standing = _standing(policies, identity, considered, now, scope)
     granted: list[tuple[Publisher, frozenset[Projects]]] = []
     members: dict[str, Member] = {}
     failures: list[refusals.Refusal] = []
@@ -135,7 +140,7 @@ def grant(policies: Policies, identity: Identity, considered: tuple[Considered, 
         organization = policies.organizations[publisher.organization]
         try:
             member = _member(organization, identity, now)
-            projects = _rights(member, publisher)
+            projects = _rights(member, publisher, scope)
         except refusals.Refusal as failure:
             failures.append(failure)
             continue
@@ -165,17 +170,22 @@ _NEARNESS: tuple[type[refusals.Refusal], ...] = (
 
 
 def _standing(
-    policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float
+    policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float, scope: Scope
 ) -> tuple[Publisher, ...]:
     matching = [one.publisher for one in considered if one.mismatch is None]
     if not matching:
         raise _no_match(policies, identity, considered)
-    current = [one for one in matching if not is_past(one.until, now)]
+    fitting = [one for one in matching if one.projects or scope == "read"]
+    if not fitting:
+        raise refusals.PublisherReadsOnly(f"the publisher {matching[0].id!r} may read, and publishes nothing")
+    current = [one for one in fitting if not is_past(one.until, now)]
     if not current:
-        raise refusals.PublisherExpired(f"the publisher {matching[0].id!r} was declared until {matching[0].until}")
-    active = [one for one in current if not policies.organizations[one.organization].suspended]
+        raise refusals.PublisherExpired(f"the publisher {fitting[0].id!r} was declared until {fitting[0].until}")
+    active = tuple(one for one in current if not policies.organizations[one.organization].suspended)
     if not active:
         raise refusals.OrganizationSuspended(f"the organization {current[0].organization!r} is suspended")
+    if scope == "read":  # while nothing is published, what there is may still be read (decision 30)
+        return active
     frozen = {
         one.organization: freeze for one in active if (freeze := policies.organizations[one.organization].freeze(now))
     }
@@ -223,17 +233,21 @@ def _member(organization: Organization, identity: Identity, now: float) -> Membe
     return member
 
 
-def rights(member: Member, publisher: Publisher) -> frozenset[Projects]:
-    """What a member may upload to of what a publisher publishes."""
+def rights(member: Member, publisher: Publisher, scope: Scope = "upload") -> frozenset[Projects]:
+    """What a member may upload to of what a publisher publishes, or may read of that and of what it reads beside."""
+    offered, own = publisher.projects, member.uploads
+    if scope == "read":
+        offered, own = offered | publisher.downloads, own | member.downloads
     if member.role == "owner":
-        return publisher.projects
-    return intersect(publisher.projects, member.uploads) if member.role == "member" else frozenset()
+        return offered
+    return intersect(offered, own) if member.role == "member" else frozenset()
 
 
-def _rights(member: Member, publisher: Publisher) -> frozenset[Projects]:
-    both = rights(member, publisher)
+def _rights(member: Member, publisher: Publisher, scope: Scope) -> frozenset[Projects]:
+    both = rights(member, publisher, scope)
     if not both:
+        what = "upload to" if scope == "upload" else "read"
         raise refusals.MemberNotPermitted(
-            f"the member {member.name!r} ({member.role}) may upload to none of the projects of {publisher.id!r}"
+            f"the member {member.name!r} ({member.role}) may {what} none of the projects of {publisher.id!r}"
         )
     return both

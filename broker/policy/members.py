@@ -1,4 +1,4 @@
-"""Members, their ids, their teams, and what the organization's `projects` let each upload to."""
+"""Members, their ids, their teams, and what the organization's `projects` let each upload to or read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from broker.policy.shapes import MemberId, MemberShape, ProjectShape
 from broker.policy.validation import validate
 
 MOST_RIGHTS: Final = 250_000
-"""Pairs of a member and a pattern in one organization. A file within its size bound could ask for a hundred million."""
+"""Pairs of a member and a pattern in one organization, to upload or to read. A file within its size bound could ask for
+a hundred million."""
 
 _TEAM: Final = "team:"
+
+_Rights = dict[str, frozenset[Projects]]
+"""Member -> patterns."""
 
 
 def compile_members(
@@ -32,7 +36,7 @@ def compile_members(
     Args:
         patterns: What the keys of `projects` mean, but for those with mistakes.
     """
-    uploads = _uploads(values, patterns, findings)
+    uploads, downloads = _rights(values, patterns, findings)
     members: dict[str, Member] = {}
     claimed: dict[tuple[str, str], str] = {}
     for name, fields in entries(values, "members").items():
@@ -54,6 +58,7 @@ def compile_members(
                 suspended=shape.suspended,
                 until=shape.until,
                 uploads=uploads.get(name, frozenset()),
+                downloads=downloads.get(name, frozenset()),
             )
     return members
 
@@ -73,17 +78,38 @@ def _ids(
     return ids
 
 
-def _uploads(
-    values: Mapping[str, Any], patterns: Mapping[str, Projects], findings: Findings
-) -> dict[str, frozenset[Projects]]:
-    """Member -> the union of all patterns whose `upload` names them or a team of theirs."""
+def _rights(values: Mapping[str, Any], patterns: Mapping[str, Projects], findings: Findings) -> tuple[_Rights, _Rights]:
+    """What `upload`, and what `download`, gives each member: the union of all patterns where it names them or a team of
+    theirs."""
+    for text, fields in entries(values, "projects").items():
+        place: Place = ("projects", text)
+        validate(ProjectShape, fields, place, findings)
+        if "upload" not in fields and "download" not in fields:
+            what, remedy = (
+                "has neither `upload` nor `download`",
+                "Say who may: `upload: [alice]`, or `download: [alice]`.",
+            )
+            findings.add(place, what, remedy)
+    named = [_named(right, values, patterns, findings) for right in ("upload", "download")]
+    teams = _teams(values, declared_names(values, "members", findings), findings)
+    uploads, downloads = (_parts(teams, by_member, by_team) for by_member, by_team in named)
+    rights = sum(len(part) for found in (uploads, downloads) for sets in found.values() for part in sets)
+    if rights > MOST_RIGHTS:
+        what = f"gives {rights} rights, of each member to each pattern, and {MOST_RIGHTS} are the most"
+        findings.add(("projects",), what, "Give rights by prefix, as in `acme-*`, or split the organization.")
+        return {}, {}
+    return _united(uploads), _united(downloads)
+
+
+def _named(
+    right: str, values: Mapping[str, Any], patterns: Mapping[str, Projects], findings: Findings
+) -> tuple[dict[str, set[Projects]], dict[str, set[Projects]]]:
+    """Member -> the patterns where `upload`, or `download`, names them; and the same of teams."""
     members, known_teams = (declared_names(values, section, findings) for section in ("members", "teams"))
     by_member: dict[str, set[Projects]] = defaultdict(set)
     by_team: dict[str, set[Projects]] = defaultdict(set)
     for text, fields in entries(values, "projects").items():
-        place: Place = ("projects", text)
-        validate(ProjectShape, fields, place, findings)
-        for where, who in texts(fields, "upload", place):
+        for where, who in texts(fields, right, ("projects", text)):
             if who.startswith(_TEAM):
                 _refuse_unknown("team", who.removeprefix(_TEAM), known_teams, where, findings)
             elif known_teams is not None and who in known_teams and members is not None and who not in members:
@@ -92,7 +118,7 @@ def _uploads(
                 _refuse_unknown("member", who, members, where, findings)
             if text in patterns:
                 (by_team if who.startswith(_TEAM) else by_member)[who.removeprefix(_TEAM)].add(patterns[text])
-    return _union(_teams(values, members, findings), by_member, by_team, findings)
+    return by_member, by_team
 
 
 def _teams(values: Mapping[str, Any], members: frozenset[str] | None, findings: Findings) -> dict[str, list[str]]:
@@ -114,19 +140,14 @@ def _refuse_unknown(kind: str, name: str, known: frozenset[str] | None, place: P
         findings.add(place, f"names a {kind} that is not there: {shown(name)}", remedy)
 
 
-def _union(
-    teams: Mapping[str, Iterable[str]],
-    by_member: Mapping[str, set[Projects]],
-    by_team: Mapping[str, set[Projects]],
-    findings: Findings,
-) -> dict[str, frozenset[Projects]]:
-    parts = {
+def _parts(
+    teams: Mapping[str, Iterable[str]], by_member: Mapping[str, set[Projects]], by_team: Mapping[str, set[Projects]]
+) -> dict[str, list[set[Projects]]]:
+    return {
         member: [by_member.get(member, set()), *(by_team.get(team, set()) for team in teams.get(member, ()))]
         for member in {*by_member, *teams}
     }
-    rights = sum(len(part) for sets in parts.values() for part in sets)
-    if rights > MOST_RIGHTS:
-        what = f"gives {rights} rights, of each member to each pattern, and {MOST_RIGHTS} are the most"
-        findings.add(("projects",), what, "Give rights by prefix, as in `acme-*`, or split the organization.")
-        return {}
+
+
+def _united(parts: Mapping[str, Iterable[set[Projects]]]) -> _Rights:
     return {member: frozenset().union(*sets) for member, sets in parts.items()}

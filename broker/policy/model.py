@@ -17,6 +17,8 @@ LONGEST_LIFETIME_SECONDS: Final = 6 * 3600
 
 Role = Literal["owner", "member", "billing-manager"]
 Replay = Literal["strict", "same-token"]
+Scope = Literal["upload", "read"]
+"""What a token is for. Who may upload may read too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,8 @@ class Member:
     """The last day (UTC) of the membership."""
     uploads: frozenset[Projects] = frozenset()
     """What the organization's `projects` let this member upload to, by name or by team. Owners need no entry."""
+    downloads: frozenset[Projects] = frozenset()
+    """What they let this member read, likewise, beside what it may upload to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +62,11 @@ class Publisher:
     name: str
     trust: Trust
     projects: frozenset[Projects]
+    """What its runs may publish; empty where they only read."""
+    downloads: frozenset[Projects] = frozenset()
+    """What its runs may read, beside what they may publish."""
     until: date | None = None
-    """The last day (UTC) on which it may publish."""
+    """The last day (UTC) on which it counts."""
 
     @property
     def id(self) -> str:

@@ -1,9 +1,9 @@
-"""What a change of policies means: who can publish what that could not before, and who no longer can.
+"""What a change of policies means: who can publish or read what that could not before, and who no longer can.
 
 The difference of two `Policies` is one of decisions, not of text. For every source that either binds, all runs that
 the two can tell apart are compared (`space.py`): a change is there exactly where, at some moment from now on, some run
-of some actor may upload to some project under one and not under the other. What is compared is what is granted, not the
-code of a refusal. What first uses recorded is not known here, so `pin: first-use` counts as any ids.
+of some actor may upload to some project, or read it, under one and not under the other. What is compared is what is
+granted, not the code of a refusal. What first uses recorded is not known here, so `pin: first-use` counts as any ids.
 
 What is no decision and yet widens or narrows (how long upload tokens live, which algorithms count) is a `Setting`.
 """
@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from broker.policy.model import Issuer, Member, Organization, Policies, Publisher
+from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Scope
 from broker.policy.plan_settings import Setting, settings_between
 from broker.policy.plan_words import Condition, conditions_of, patterns_of, periods_of
 from broker.policy.regions import Box, outside
-from broker.policy.space import ACTOR, PROJECT, UNATTENDED, WHEN, Dimension, Given, Side, Space, space_of
+from broker.policy.space import ACTOR, PROJECT, SCOPE, UNATTENDED, WHEN, Dimension, Given, Side, Space, space_of
 from broker.policy.values import telling
 from broker.providers import Identity
 
@@ -31,6 +31,7 @@ class Example:
     """One run that is decided otherwise."""
 
     identity: Identity
+    scope: Scope
     project: str
     at: float
     """Epoch seconds."""
@@ -38,9 +39,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Some members can now publish some projects from some runs of one publisher, or no longer can."""
+    """Some members can now publish or read some projects from some runs of one publisher, or no longer can."""
 
     effect: Effect
+    scopes: tuple[Scope, ...]
+    """To publish, to read, or both."""
     publisher: Publisher
     """Of the new policies for what is gained, else of the old."""
     issuer: Issuer
@@ -144,14 +147,17 @@ def _change(effect: Effect, side: Side, space: Space, given: Given, piece: Box) 
     _, attended = at[UNATTENDED]
     when, moments = at[WHEN]
     projects, names = at[PROJECT]
-    issuer = side.policies.issuers[given.publisher.trust.issuer]
+    purposes, scopes = at[SCOPE]
+    publisher = given.publisher
+    issuer = side.policies.issuers[publisher.trust.issuer]
     return Change(
         effect=effect,
-        publisher=given.publisher,
+        scopes=tuple(purposes.values(scopes)),
+        publisher=publisher,
         issuer=issuer,
         members=tuple(members),
-        projects=patterns_of(given.publisher.projects, projects, names),
-        conditions=tuple(conditions_of(given.publisher.trust, at, whole)),
+        projects=patterns_of(given.projects, projects, names),
+        conditions=tuple(conditions_of(publisher.trust, at, whole)),
         periods=periods_of(when, moments),
         unattended=None if attended == at[UNATTENDED][0].everything else attended != 1,
         example=_example(given, space, piece),
@@ -165,7 +171,7 @@ def _example(given: Given, space: Space, piece: Box) -> Example:
     for dimension, mask in zip(space.dimensions, possible, strict=True):
         values = dimension.values(mask)
         first[dimension.name] = next((value for value in values if value not in dimension.unmentioned), values[0])
-    moment, project = first.pop(WHEN), first.pop(PROJECT)
+    moment, project, scope = first.pop(WHEN), first.pop(PROJECT), first.pop(SCOPE)
     actor = first.setdefault(ACTOR, first.get(given.publisher.trust.itself or ACTOR))
     run = {**first, "actor_name": f"id {actor}", "subject": "example", "run": "1"}
-    return Example(identity=telling(given.home, run), project=project, at=moment)
+    return Example(identity=telling(given.home, run), scope=scope, project=project, at=moment)

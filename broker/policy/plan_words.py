@@ -83,17 +83,22 @@ def patterns_of(own: Iterable[Projects], names: Dimension, mask: int) -> tuple[s
     """The names of a mask as policies write them.
 
     Args:
-        own: The publisher's patterns.
+        own: The patterns that the names are of. What others tell already is not told again.
         names: Each name that is mentioned, and one for each prefix.
     """
     concerned, others = names.values(mask), names.values(names.everything & ~mask)
+    found = {
+        pattern: tuple([name for name in some if pattern.covers(name)] for some in (concerned, others))
+        for pattern in sorted(own)
+    }
+    whole = [pattern for pattern, (_, missing) in found.items() if not missing]
     told: list[str] = []
-    for pattern in sorted(own):
-        meant = [name for name in concerned if pattern.covers(name)]
-        missing = [name for name in others if pattern.covers(name)]
+    for pattern, (meant, missing) in found.items():
+        if any(other != pattern and pattern.within(other) for other in whole):
+            continue
         if meant and not missing:
             told.append(str(pattern))
-        elif meant:
+        elif any(not any(other.covers(name) for other in whole) for name in meant):
             told.append(f"{pattern} (such as {', '.join(meant)}, without {', '.join(missing)})")
     return tuple(told)
 

@@ -31,17 +31,25 @@ def compile_publishers(
         trust = _trust(organization, fields, place, findings, index)
         if shape is None:
             continue
-        for at, projects in enumerate(shape.projects):
-            if own is not None and next(own.covering(projects), None) is None:
-                what = f"publishes {projects}, which is not the organization's own"
-                remedy = "Add the namespace or the project to the organization first, or correct the name."
-                findings.add((*place, "projects", at), what, remedy)
+        if not shape.projects and not shape.downloads:
+            what, remedy = "has neither `projects` nor `downloads`", "Say what it may publish, or what it may read."
+            findings.add(place, what, remedy)
+        for field, verb, patterns in (
+            ("projects", "publishes", shape.projects),
+            ("downloads", "reads", shape.downloads),
+        ):
+            for at, projects in enumerate(patterns):
+                if own is not None and next(own.covering(projects), None) is None:
+                    what = f"{verb} {projects}, which is not the organization's own"
+                    remedy = "Add the namespace or the project to the organization first, or correct the name."
+                    findings.add((*place, field, at), what, remedy)
         if trust is not None:
             publishers[name] = Publisher(
                 organization=organization,
                 name=name,
                 trust=trust,
                 projects=frozenset(shape.projects),
+                downloads=frozenset(shape.downloads),
                 until=shape.until,
             )
     return publishers

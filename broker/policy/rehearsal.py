@@ -8,14 +8,14 @@ not asked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from broker import refusals
 from broker.policy import matching
 from broker.policy.matching import Considered, Grant, Pins
-from broker.policy.model import Issuer, Policies
+from broker.policy.model import Issuer, Policies, Scope
 from broker.providers import Identity
 from broker.tokens import Claims
 
@@ -26,6 +26,8 @@ _NO_PINS: Final[Pins] = MappingProxyType({})
 class Rehearsal:
     """What was found, as far as it went: a step that refuses leaves those behind it empty."""
 
+    scope: Scope = "upload"
+    """What was asked for."""
     issuer: Issuer | None = None
     identity: Identity | None = None
     considered: tuple[Considered, ...] = ()
@@ -34,13 +36,16 @@ class Rehearsal:
     """None exactly where there is a grant."""
 
 
-def rehearse(policies: Policies, claims: Mapping[str, Any], *, now: float, pins: Pins = _NO_PINS) -> Rehearsal:
+def rehearse(
+    policies: Policies, claims: Mapping[str, Any], *, now: float, pins: Pins = _NO_PINS, scope: Scope = "upload"
+) -> Rehearsal:
     """Decides as a mint would for a token that is signed, in time, and new.
 
     Args:
         claims: The payload of an identity token; `iss` says whose.
         now: Epoch seconds.
         pins: What first uses recorded; by default nothing, so that `pin: first-use` fits any ids.
+        scope: Of the token that is asked for.
     """
     issuer: Issuer | None = None
     try:
@@ -48,31 +53,34 @@ def rehearse(policies: Policies, claims: Mapping[str, Any], *, now: float, pins:
         values = Claims(values=claims, expires_at=now, fingerprint="")
         identity = issuer.provider.read(values, issuer.name, issuer.url)
     except refusals.Refusal as refusal:
-        return Rehearsal(issuer=issuer, refusal=refusal)
-    return _both_gates(policies, issuer, identity, now, pins)
+        return Rehearsal(scope=scope, issuer=issuer, refusal=refusal)
+    return _both_gates(policies, Rehearsal(scope=scope, issuer=issuer), identity, now, pins)
 
 
-def rehearse_again(policies: Policies, identity: Identity, *, now: float, pins: Pins = _NO_PINS) -> Rehearsal:
+def rehearse_again(
+    policies: Policies, identity: Identity, *, now: float, pins: Pins = _NO_PINS, scope: Scope = "upload"
+) -> Rehearsal:
     """Decides anew for an identity that was read before, as it is recorded of an attempt.
 
     Args:
-        now, pins: As above.
+        now, pins, scope: As above.
     """
     issuer = policies.issuers.get(identity.issuer)
+    begun = Rehearsal(scope=scope, issuer=issuer)
     try:
         matching.find_issuer(policies, issuer.url if issuer is not None else identity.issuer)
     except refusals.Refusal as refusal:
-        return Rehearsal(issuer=issuer, identity=identity, refusal=refusal)
-    return _both_gates(policies, issuer, identity, now, pins)
+        return replace(begun, identity=identity, refusal=refusal)
+    return _both_gates(policies, begun, identity, now, pins)
 
 
-def _both_gates(policies: Policies, issuer: Issuer | None, identity: Identity, now: float, pins: Pins) -> Rehearsal:
+def _both_gates(policies: Policies, begun: Rehearsal, identity: Identity, now: float, pins: Pins) -> Rehearsal:
     considered = matching.consider(matching.candidates(policies, identity), identity, pins)
+    found = replace(begun, identity=identity, considered=considered)
     try:
-        grant = matching.grant(policies, identity, considered, now)
+        return replace(found, grant=matching.grant(policies, identity, considered, now, begun.scope))
     except refusals.Refusal as refusal:
-        return Rehearsal(issuer=issuer, identity=identity, considered=considered, refusal=refusal)
-    return Rehearsal(issuer=issuer, identity=identity, considered=considered, grant=grant)
+        return replace(found, refusal=refusal)
 
 
 def _url(claims: Mapping[str, Any]) -> str:

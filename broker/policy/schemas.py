@@ -63,7 +63,7 @@ def organization_schema() -> Schema:
     schema = _model(OrganizationShape)
     # What is no field of a member is the name of an issuer, and its value the member's id there.
     _nest(schema, "members", {**_model(MemberShape), "additionalProperties": _model(MemberId)})
-    _nest(schema, "projects", _model(ProjectShape))
+    _nest(schema, "projects", {**_model(ProjectShape), "anyOf": _any_of("upload", "download")})
     _nest(schema, "publishers", _publisher())
     schema["properties"]["freezes"]["items"] = _model(FreezeShape)
     schema["$defs"] = {_kind(name): _publisher_of(provider.trust) for name, provider in PROVIDERS.items()}
@@ -108,9 +108,9 @@ def _publisher() -> Schema:
     told_by = dict.fromkeys(_told_by(provider.trust) for provider in PROVIDERS.values())
     return {
         "type": "object",
-        "description": "One CI identity, and the projects that it may publish.",
+        "description": "One CI identity, and the projects that it may publish and read.",
         "required": ["issuer"],
-        "anyOf": [{"required": [field]} for field in told_by],
+        "anyOf": _any_of(*told_by),
         "allOf": [
             {
                 "if": {"required": [field]},
@@ -136,9 +136,15 @@ def _publisher_of(trust: type[Trust]) -> Schema:
     schema, common = _model(trust), _model(PublisherShape)
     schema["properties"] |= common["properties"]
     schema["required"] = list(dict.fromkeys([*schema["required"], *common["required"]]))
+    schema["anyOf"] = _any_of("projects", "downloads")
     ids = [rule.field for rule in trust.rules if rule.kind is Kind.ID]
     # Where a kind names its ids otherwise, only the broker can tell whether they are all there.
     return {**schema, "oneOf": [{"required": ids}, {"required": ["pin"]}]} if ids else schema
+
+
+def _any_of(*fields: str) -> list[Schema]:
+    """At least one of them stands there."""
+    return [{"required": [field]} for field in fields]
 
 
 def _kind(name: str) -> str:

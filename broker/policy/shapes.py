@@ -154,12 +154,16 @@ class OrganizationShape(Shape):
     """`organizations/<name>.yaml`: the organization's admins'."""
 
     organization: str = Field(description="The organization's name, as the file is called.")
-    suspended: bool = Field(default=False, description="Nobody publishes for the organization while this is true.")
+    suspended: bool = Field(
+        default=False, description="Nobody publishes or reads for the organization while this is true."
+    )
     namespaces: tuple[str, ...] = Field(default=(), description="`acme` means `acme` and `acme-*` (PEP 752).")
     members: dict[Name, Entry] = Field(default={}, description="The people and machines that belong to it.")
-    teams: dict[Name, tuple[str, ...]] = Field(default={}, description="Members under one name, for `upload`.")
-    projects: dict[str, Entry] = Field(default={}, description="Who may upload to what.")
-    publishers: dict[Name, Entry] = Field(default={}, description="The CI identities that may publish for it.")
+    teams: dict[Name, tuple[str, ...]] = Field(
+        default={}, description="Members under one name, for `upload` and `download`."
+    )
+    projects: dict[str, Entry] = Field(default={}, description="Who may upload to what, and who may read it.")
+    publishers: dict[Name, Entry] = Field(default={}, description="The CI identities that may publish or read for it.")
     freezes: Freezes = ()
     lifetime: Duration | None = Field(default=None, description="How long its upload tokens live: less than others'.")
 
@@ -169,7 +173,7 @@ class MemberShape(Shape):
 
     role: Role = Field(description="owner, member or billing-manager.")
     machine: bool = Field(default=False, description="True for what runs without a human: schedules, bots, accounts.")
-    suspended: bool = Field(default=False, description="Their runs publish nothing while this is true.")
+    suspended: bool = Field(default=False, description="Their runs publish and read nothing while this is true.")
     until: date | None = Field(default=None, description="The last day (UTC) of the membership.")
 
 
@@ -182,17 +186,21 @@ class MemberId(RootModel[str]):
 
 
 class ProjectShape(Shape):
-    """One entry of `projects`: who may upload."""
+    """One entry of `projects`: who may upload, and who may read."""
 
-    upload: tuple[str, ...] = Field(description="Members, and teams as `team:core`.")
+    upload: tuple[str, ...] = Field(default=(), description="Members, and teams as `team:core`. They may read it too.")
+    download: tuple[str, ...] = Field(default=(), description="Who else may read it: likewise.")
 
 
 class PublisherShape(Shape):
     """The fields that every publisher has beside those of its provider."""
 
     issuer: str = Field(description="The name of an issuer in index.yaml.")
-    projects: tuple[Pattern, ...] = Field(min_length=1, description="What it may publish.")
-    until: date | None = Field(default=None, description="The last day (UTC) on which it may publish.")
+    projects: tuple[Pattern, ...] = Field(
+        default=(), min_length=1, description="What it may publish, and read; left out where it only reads."
+    )
+    downloads: tuple[Pattern, ...] = Field(default=(), min_length=1, description="What else it may read.")
+    until: date | None = Field(default=None, description="The last day (UTC) on which it counts.")
 
 
 class FreezeShape(Shape):
@@ -251,7 +259,8 @@ CeilingsShape: Final = create_model(
 
 def _requirable() -> Iterator[str]:
     yield IDS
-    yield from (name for name, field in PublisherShape.model_fields.items() if not field.is_required())
+    given = {"projects", "downloads"}  # to require these would widen what a publisher gives
+    yield from (n for n, field in PublisherShape.model_fields.items() if not field.is_required() and n not in given)
     for trust in (one.trust for one in PROVIDERS.values()):
         apart = {"pin", *(rule.field for rule in trust.rules if rule.kind is Kind.ID)}
         yield from (name for name, field in trust.model_fields.items() if not field.is_required() and name not in apart)

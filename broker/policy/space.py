@@ -1,11 +1,12 @@
 """The runs that two policies can tell apart, as a finite space, and what each policy gives in it, as boxes.
 
 All runs of one source (an issuer's URL and a name that publishers are found by) are points: who started them, attended
-or not, what they run in, for which project and when. A publisher's rules and a member's rights ask each dimension by
-itself. So values that no rule of either policy tells apart are one value, and one of them stands for all.
+or not, what they run in, for which project, to upload to it or to read it, and when. A publisher's rules
+and a member's rights ask each dimension by itself. So values that no rule of either policy tells apart are one value,
+and one of them stands for all.
 
 No rule is written here a second time: what a publisher admits is asked of `Trust.compare`, and what its members may
-upload of `matching.grant`, each value by itself.
+upload or read of `matching.grant`, each value by itself.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from broker import refusals
 from broker.patterns import Projects, RefGlob
 from broker.policy import matching
 from broker.policy.matching import Considered
-from broker.policy.model import Issuer, Member, Organization, Policies, Publisher
+from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Scope
 from broker.policy.moments import moments
 from broker.policy.regions import Box
 from broker.policy.values import Value, Values, admits, home, values_of
@@ -28,10 +29,12 @@ from broker.providers import Identity
 
 WHEN: Final = "when"
 PROJECT: Final = "project"
+SCOPE: Final = "scope"
 UNATTENDED: Final = "unattended"
 ACTOR: Final = "actor_id"
 
-_NO_FIELDS: Final = frozenset({WHEN, PROJECT, UNATTENDED, ACTOR})
+_NO_FIELDS: Final = frozenset({WHEN, PROJECT, SCOPE, UNATTENDED, ACTOR})
+_SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 Test = Callable[[Value], bool]
 
@@ -93,6 +96,8 @@ class Given:
     """A run that the publisher admits."""
     members: Mapping[str, Member]
     """By the id of the actor."""
+    projects: frozenset[Projects]
+    """What the box has of these, as patterns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +117,7 @@ class _Right:
 
     members: Mapping[str, Member]
     projects: frozenset[Projects]
+    scopes: frozenset[Scope]
     when: frozenset[float]
     unattended: frozenset[bool]
 
@@ -171,22 +177,29 @@ def _alike(members: Mapping[str, Member]) -> Iterable[dict[str, Member]]:
 def _rights(
     policies: Policies, publisher: Publisher, run: Identity, members: Mapping[str, Member], turns: Sequence[float]
 ) -> Iterator[_Right]:
-    found: dict[tuple[frozenset[Projects], frozenset[float]], set[bool]] = defaultdict(set)
-    for unattended in (False, True):
-        started = dataclasses.replace(run, actor_id=next(iter(members)), unattended=unattended)
-        when: dict[frozenset[Projects], set[float]] = defaultdict(set)
-        for moment in turns:
-            when[_granted(policies, publisher, started, moment)].add(moment)
-        for projects, moments_of in when.items():
-            found[projects, frozenset(moments_of)].add(unattended)
-    for (projects, always), either in found.items():
-        if projects:
-            yield _Right(members, projects, always, frozenset(either))
+    """What is the same to upload and to read, or attended and not, is one right."""
+    alike: dict[tuple[frozenset[Projects], frozenset[float], frozenset[bool]], set[Scope]] = defaultdict(set)
+    for scope in _SCOPES:
+        found: dict[tuple[frozenset[Projects], frozenset[float]], set[bool]] = defaultdict(set)
+        for unattended in (False, True):
+            started = dataclasses.replace(run, actor_id=next(iter(members)), unattended=unattended)
+            when: dict[frozenset[Projects], set[float]] = defaultdict(set)
+            for moment in turns:
+                when[_granted(policies, publisher, started, moment, scope)].add(moment)
+            for projects, moments_of in when.items():
+                found[projects, frozenset(moments_of)].add(unattended)
+        for (projects, always), either in found.items():
+            if projects:
+                alike[projects, always, frozenset(either)].add(scope)
+    for (projects, always, attended), scopes in alike.items():
+        yield _Right(members, projects, frozenset(scopes), always, attended)
 
 
-def _granted(policies: Policies, publisher: Publisher, run: Identity, moment: float) -> frozenset[Projects]:
+def _granted(
+    policies: Policies, publisher: Publisher, run: Identity, moment: float, scope: Scope
+) -> frozenset[Projects]:
     try:
-        return matching.grant(policies, run, (Considered(publisher=publisher, mismatch=None),), moment).projects
+        return matching.grant(policies, run, (Considered(publisher=publisher, mismatch=None),), moment, scope).projects
     except refusals.Refusal:
         return frozenset()
 
@@ -213,6 +226,7 @@ def _dimensions(
     return (
         Dimension(name=WHEN, atoms=tuple((moment,) for moment in turns)),
         Dimension(name=PROJECT, atoms=_atoms(_names(patterns), [pattern.covers for pattern in patterns])),
+        Dimension(name=SCOPE, atoms=tuple((scope,) for scope in _SCOPES)),
         Dimension(name=UNATTENDED, atoms=((False,), (True,))),
         *fields,
     )
@@ -244,7 +258,7 @@ def _given(actor: str, dimensions: Sequence[Dimension], parts: Iterable[_Part]) 
             held = _held(actor, dimensions, right)
             box = tuple(mine & its for mine, its in zip(admitted, held, strict=True))
             if all(box):  # a source that is its own actor fits no member but itself
-                yield Given(box=box, publisher=part.publisher, home=run, members=right.members)
+                yield Given(box=box, publisher=part.publisher, home=run, members=right.members, projects=right.projects)
 
 
 def _held(actor: str, dimensions: Sequence[Dimension], right: _Right) -> Box:
@@ -254,6 +268,7 @@ def _held(actor: str, dimensions: Sequence[Dimension], right: _Right) -> Box:
     tests: dict[str, Test] = {
         WHEN: right.when.__contains__,
         PROJECT: covers,
+        SCOPE: right.scopes.__contains__,
         UNATTENDED: right.unattended.__contains__,
         actor: right.members.__contains__,
     }

@@ -45,7 +45,8 @@ def try_case(policies: Policies, case: Case, now: float) -> Failure | None:
     Args:
         now: Epoch seconds; for cases that name no moment.
     """
-    found = rehearse(policies, case.claims, now=now if case.at is None else case.at, pins=case.pins)
+    at = now if case.at is None else case.at
+    found = rehearse(policies, case.claims, now=at, pins=case.pins, scope=case.scope)
     granted = found.grant.projects if found.grant else frozenset()
     code = found.refusal.code if found.refusal else ""
     if (granted, code) == (case.allow, case.refuse):

@@ -14,9 +14,9 @@ from typing import Final, Self
 from broker.patterns import Projects, RefGlob, intersect
 from broker.policy.errors import Findings, Place, shown, written
 from broker.policy.folder import ORGANIZATIONS
-from broker.policy.holdings import read_patterns
+from broker.policy.holdings import entries, read_patterns
 from broker.policy.matching import rights
-from broker.policy.model import Member, Organization, Policies, Publisher
+from broker.policy.model import Member, Organization, Policies, Publisher, Scope
 from broker.policy.sources import Source
 
 SOON_DAYS: Final = 30
@@ -35,13 +35,14 @@ class Weakness:
 NO_ENVIRONMENT: Final = Weakness(
     code="no-environment",
     about="A publisher names no `environment`, and its provider has them. Then every job of the workflow can publish, "
-    "and no reviewer is asked.",
+    "and no reviewer is asked. One that only reads need not name any.",
     remedy="Add `environment`, and protect it at the provider.",
 )
 EVERY_REF: Final = Weakness(
     code="every-ref",
     about="A publisher takes every branch: it has no `refs`, or one like `refs/heads/*`, and does not ask for "
-    "`ref_protected: true`. Then whoever can push a branch can publish what no one has reviewed.",
+    "`ref_protected: true`. Then whoever can push a branch can publish what no one has reviewed. One that only "
+    "reads may take them all: who may read is not for reviewers to say.",
     remedy='Add `refs`, such as ["refs/tags/v*"], or `ref_protected: true`.',
 )
 OWNER_ALONE: Final = Weakness(
@@ -52,22 +53,31 @@ OWNER_ALONE: Final = Weakness(
 )
 MEMBER_WITHOUT_ID: Final = Weakness(
     code="member-without-id",
-    about="A member has the right to what a publisher publishes, and no id at its issuer: their runs there are "
-    "refused. Of people, ids are expected where a human can start the run; of a machine, at one of the issuers.",
+    about="A member has the right to what a publisher publishes, or to what one reads that publishes nothing, and no "
+    "id at its issuer: their runs there are refused. Of people, ids are expected where a human can start the run; of a "
+    "machine, at one of the issuers.",
     remedy="Add their immutable id at that issuer.",
 )
 PUBLISHER_FOR_NOBODY: Final = Weakness(
     code="publisher-for-nobody",
-    about="No member can satisfy a publisher: none who may upload to its projects, at this moment, has an id at its "
-    "issuer and, where only runs without a human match (a service account, a schedule), is marked as a machine. "
-    "Every run is refused.",
+    about="No member can satisfy a publisher: none who may upload to its projects (where it publishes nothing: who may "
+    "read what it reads), at this moment, has an id at its issuer and, where only runs without a human match (a "
+    "service account, a schedule), is marked as a machine. Every run is refused.",
     remedy="Give a member the right to its projects and an id at its issuer, or remove the publisher.",
 )
 PROJECT_FOR_NOBODY: Final = Weakness(
     code="project-for-nobody",
-    about="Nobody can upload to a project that is declared: no publisher publishes it, or no member who may upload to "
+    about="Nobody can upload to a project that says who may: no publisher publishes it, or no member who may upload to "
     "it can start a run of one that does.",
     remedy="Add a publisher with this project, or a member to its `upload`; or remove the project.",
+)
+DOWNLOAD_FOR_NOBODY: Final = Weakness(
+    code="download-for-nobody",
+    about="A right to read that nobody can use. Of a project's `download`: no publisher publishes or reads the "
+    "project, or nobody who is named there can start a run of one that does. Of a publisher's `downloads`: nobody who "
+    "can start a run of it may read them.",
+    remedy="Name the project in the `downloads` of a publisher, or who starts its runs in the project's `download`; or "
+    "remove it.",
 )
 EXPIRES_SOON: Final = Weakness(
     code="expires-soon",
@@ -87,6 +97,7 @@ WEAKNESSES: Final = (
     MEMBER_WITHOUT_ID,
     PUBLISHER_FOR_NOBODY,
     PROJECT_FOR_NOBODY,
+    DOWNLOAD_FOR_NOBODY,
     EXPIRES_SOON,
     EXPIRED,
 )
@@ -131,8 +142,12 @@ class _Organization:
     """Those whose membership counts."""
     publishers: list[Publisher]
     """Those whose time is not over."""
-    declared: list[tuple[Projects, Place]]
-    """The projects that its file names."""
+    uploads: list[tuple[Projects, Place]]
+    """The projects of which its file says who may upload."""
+    downloads: list[tuple[Projects, Place]]
+    """Those of which it says who else may read them."""
+    reads: dict[str, list[tuple[Projects, Place]]]
+    """Publisher -> what its `downloads` name."""
     ends: list[tuple[date, Place]]
     findings: Findings
     today: date
@@ -141,6 +156,11 @@ class _Organization:
     def of(cls, organization: Organization, source: Source, today: date) -> Self:
         members, publishers = organization.members, organization.publishers
         findings = source.findings()
+        stated = entries(source.values, "projects")
+        declared = [
+            (projects, place, stated.get(str(place[-1]), {}))
+            for projects, place in read_patterns(source.values, "projects", (), findings)
+        ]
         ends: list[tuple[date | None, Place]] = [
             *((one.until, ("members", name)) for name, one in members.items()),
             *((one.until, ("publishers", name)) for name, one in publishers.items()),
@@ -148,7 +168,14 @@ class _Organization:
         return cls(
             members=[one for one in members.values() if not one.suspended and not _is_over(one.until, today)],
             publishers=[one for one in publishers.values() if not _is_over(one.until, today)],
-            declared=read_patterns(source.values, "projects", (), findings),
+            uploads=[(projects, place) for projects, place, fields in declared if "upload" in fields],
+            downloads=[
+                (projects, (*place, "download")) for projects, place, fields in declared if "download" in fields
+            ],
+            reads={
+                name: read_patterns(fields, "downloads", ("publishers", name), findings)
+                for name, fields in entries(source.values, "publishers").items()
+            },
             ends=[(until, (*place, "until")) for until, place in ends if until is not None],
             findings=findings,
             today=today,
@@ -156,13 +183,16 @@ class _Organization:
 
     def weaknesses(self) -> Iterator[PolicyWarning]:
         for publisher in self.publishers:
-            yield from self._wide(publisher)
+            if publisher.projects:
+                yield from self._wide(publisher)
             yield from self._publisher_for_nobody(publisher)
         for member in self.members:
             yield from self._without_id(member)
         yield from self._owner_alone()
-        for projects, place in self.declared:
+        for projects, place in self.uploads:
             yield from self._project_for_nobody(projects, place)
+        for projects, place in self.downloads:
+            yield from self._download_for_nobody(projects, place)
         for until, place in self.ends:
             yield from self._ending(until, place)
 
@@ -192,14 +222,19 @@ class _Organization:
                 yield self._warn(EVERY_REF, (*place, "refs", at), f"publishes from every branch: {ref}")
 
     def _publisher_for_nobody(self, publisher: Publisher) -> Iterator[PolicyWarning]:
-        if any(_can_start(one, publisher) for one in self.members):
+        scope = _purpose(publisher)
+        if any(_can_start(one, publisher, scope) for one in self.members):
+            for projects, place in self.reads.get(publisher.name, ()):
+                if not any(_can_use(one, publisher, "read", projects) for one in self.members):
+                    what = f"reads {projects}, which no member who can start its runs may read"
+                    yield self._warn(DOWNLOAD_FOR_NOBODY, place, what)
             return
         trust = publisher.trust
-        able = [member for member in self.members if rights(member, publisher)]
+        able = [member for member in self.members if rights(member, publisher, scope)]
         known = [member.ids[trust.issuer] for member in able if trust.issuer in member.ids]
         only = trust.only_actor()
         if not able:
-            what = "publishes what no member may upload to"
+            what = "publishes what no member may upload to" if scope == "upload" else "reads what no member may read"
         elif only is not None and only not in known:
             what = f"is for the account {only} alone, which is no member with a right to its projects"
         elif not known:
@@ -214,16 +249,21 @@ class _Organization:
         publishing = [one for one in self.publishers if intersect((projects,), one.projects)]
         if not publishing:
             yield self._warn(PROJECT_FOR_NOBODY, place, "is published by no publisher")
-        elif not any(
-            _can_start(member, one) and intersect((projects,), rights(member, one))
-            for one in publishing
-            for member in self.members
-        ):
+        elif not any(_can_use(member, one, "upload", projects) for one in publishing for member in self.members):
             what = "may be uploaded to by no member who can start a run that publishes it"
             yield self._warn(PROJECT_FOR_NOBODY, place, what)
 
+    def _download_for_nobody(self, projects: Projects, place: Place) -> Iterator[PolicyWarning]:
+        reading = [one for one in self.publishers if intersect((projects,), one.projects | one.downloads)]
+        named = [member for member in self.members if projects in member.downloads]
+        if not reading:
+            yield self._warn(DOWNLOAD_FOR_NOBODY, place, "is of what no publisher publishes or reads")
+        elif not any(_can_use(member, one, "read", projects) for one in reading for member in named):
+            what = "names nobody who can start a run of a publisher that reads it"
+            yield self._warn(DOWNLOAD_FOR_NOBODY, place, what)
+
     def _without_id(self, member: Member) -> Iterator[PolicyWarning]:
-        useful = [one for one in self.publishers if rights(member, one)]
+        useful = [one for one in self.publishers if rights(member, one, _purpose(one))]
         needed = {one.trust.issuer for one in useful if member.machine or not one.trust.machines_only()}
         missing = sorted(needed - member.ids.keys())
         if missing and not (member.machine and needed & member.ids.keys()):
@@ -249,14 +289,24 @@ def _is_over(until: date | None, today: date) -> bool:
     return until is not None and until < today
 
 
-def _can_start(member: Member, publisher: Publisher) -> bool:
+def _purpose(publisher: Publisher) -> Scope:
+    """What its runs are for: to publish, unless it only reads."""
+    return "upload" if publisher.projects else "read"
+
+
+def _can_use(member: Member, publisher: Publisher, scope: Scope, projects: Projects) -> bool:
+    """Whether a run of this member can be granted something of these."""
+    return _can_start(member, publisher, scope) and bool(intersect((projects,), rights(member, publisher, scope)))
+
+
+def _can_start(member: Member, publisher: Publisher, scope: Scope) -> bool:
     """Whether both gates can let a run of this member pass."""
     trust = publisher.trust
     return (
         trust.issuer in member.ids
         and trust.only_actor() in {None, member.ids[trust.issuer]}
         and (member.machine or not trust.machines_only())
-        and bool(rights(member, publisher))
+        and bool(rights(member, publisher, scope))
     )
 
 

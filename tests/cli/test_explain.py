@@ -106,6 +106,37 @@ def test_a_person_reads_the_grant(explained: Explained, tmp_path: Path) -> None:
     assert "            by acme/widgets-release for acme/alice\n            an upload token lives 900 s\n" in out
 
 
+READS = {
+    'acme-widgets: {upload: ["team:core"]}': "acme-widgets: {upload: [alice], download: [bob]}",
+    "    projects: [acme-widgets, acme-gadgets]\n": "    projects: [acme-widgets]\n    downloads: [acme-gadgets]\n",
+}
+
+
+def test_a_read_is_explained_as_one(explained: Explained, tmp_path: Path) -> None:
+    (tmp_path / "claims.json").write_text(json.dumps(github_claims(**BOB.on_github)))
+    status, out = explained("--claims", "claims.json", acme=READS)
+    assert (status, out.splitlines()[0]) == (1, "REFUSED     member-not-permitted")
+    assert "may upload to nothing, may read acme-widgets: member-not-permitted\n" in out
+    status, out = explained("--claims", "claims.json", "--scope", "read", acme=READS)
+    assert (status, out.splitlines()[0]) == (0, "ALLOWED     to read acme-widgets")
+    assert "may upload to nothing, may read acme-widgets\n" in out
+    assert "            a read token lives 900 s\n" in out
+
+
+def test_what_was_asked_for_is_in_the_json(explained: Explained, tmp_path: Path) -> None:
+    (tmp_path / "claims.json").write_text(json.dumps(github_claims()))
+    (tmp_path / "token").write_text(sign(github_claims()))
+    for source in (("--claims", "claims.json"), ("--token", "token"), ("--github", "acme-corp/widgets")):
+        for scope, projects in (("upload", ["acme-widgets"]), ("read", ["acme-gadgets", "acme-widgets"])):
+            _, out = explained(*source, "--format", "json", "--scope", scope, acme=READS)
+            told = json.loads(out)
+            assert (told["scope"], told["grant"]["projects"]) == (scope, projects)
+            assert (told["actor"][0]["member"]["uploads"], told["actor"][0]["member"]["downloads"]) == (
+                ["acme-widgets"],
+                [],
+            )
+
+
 @pytest.mark.parametrize(
     ("changes", "acme", "standing"),
     [
@@ -543,6 +574,9 @@ def test_what_was_allowed_may_be_refused_today(explained: Explained, tmp_path: P
     before = {**REFUSED, "decision": "allowed", "projects": ["acme-widgets"], "generation": generation}
     url = record(tmp_path, {**{name: told for name, told in before.items() if name not in {"code", "considered"}}})
     gone = {"alice: {role: owner": "alice: {role: billing-manager"}
+    for scope in ("upload", "read"):
+        _, out = explained("--attempt", "019-a", "--format", "json", "--scope", scope)
+        assert json.loads(out)["scope"] == scope
     status, out = explained("--attempt", "019-a", "--state", url, acme=gone)
     assert status == 1
     assert out.startswith("REFUSED     member-not-permitted\n")

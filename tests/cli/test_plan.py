@@ -71,6 +71,7 @@ def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (change,) = told["changes"]
     assert (told["version"], told["old"], told["new"]) == (1, load(old).generation, load(new).generation)
     assert (told["widened"], told["settings"]) == (True, [])
+    assert (change["scopes"], change["example"]["scope"]) == (["upload", "read"], "upload")
     assert (change["effect"], change["organization"], change["publisher"]) == ("gained", "acme", "widgets-release")
     assert [(one["name"], one["id"]) for one in change["members"]] == [("alice", "1001"), ("bob", "1002")]
     assert {"field": "environment", "any_of": [], "none_of": ["pypi"], "narrowed": True} in change["conditions"]

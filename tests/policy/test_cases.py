@@ -46,6 +46,9 @@ def tried(folder: Path, *cases: str, head: str = HEAD) -> list[Failure | None]:
 PASSING = [
     "{template: widgets, allow: [acme-widgets]}",
     "{template: github, allow: [Acme_Widgets]}",
+    "{template: widgets, scope: read, allow: [acme-widgets]}",
+    "{template: widgets, scope: upload, allow: [acme-widgets]}",
+    '{template: widgets, scope: read, changes: {actor_id: "1003"}, refuse: member-not-permitted}',
     "{template: widgets, changes: {environment: staging}, refuse: no-publisher}",
     "{template: widgets, without: [environment], refuse: no-publisher}",
     "{template: widgets, without: [actor_id], refuse: missing-claim}",
@@ -60,6 +63,23 @@ PASSING = [
     '{template: gitlab, changes: {project_path: globex/engine, project_id: "1"}, allow: [globex-engine]}',
     '{template: gitlab, changes: {project_path: globex/engine, project_id: "1"}, pins: {globex/engine-release: {project_id: "2"}}, refuse: identity-changed}',
 ]
+
+
+def test_a_case_that_reads_is_decided_as_a_read(tmp_path: Path) -> None:
+    acme = FILES["organizations/acme.yaml"].replace('{upload: ["team:core"]}', "{upload: [alice], download: [bob]}")
+    cases = (
+        "scope: read, allow: [acme-widgets]",
+        "scope: upload, refuse: member-not-permitted",
+        "refuse: member-not-permitted",
+    )
+    bob = '  "{at}": {{template: widgets, changes: {{actor_id: "1002"}}, {case}}}\n'
+    text = HEAD + "".join(bob.format(at=at, case=case) for at, case in enumerate(cases))
+    write(tmp_path, {**FILES, "organizations/acme.yaml": acme, FILE: text})
+    policies = load(tmp_path)
+    found, errors = read_cases(tmp_path, policies)
+    assert errors == ()
+    assert [case.scope for case in found] == ["read", "upload", "upload"]
+    assert [try_case(policies, case, NOW) for case in found] == [None] * 3
 
 
 @pytest.mark.parametrize("case", PASSING)
@@ -141,6 +161,7 @@ MISTAKES = [
     (HEAD + '  "good": {template: widgets, allow: [a], refuse: no-publisher}\n', '"good"', f"{C}.refuse: stands beside `allow`", "Keep one of the two."),
     (HEAD + '  "good": {template: widgets, allow: []}\n', '"good"', f"{C}.allow: must not be empty", "Allowed, and the grant is exactly these projects."),
     (HEAD + '  "good": {template: widgets, allow: ["*"]}\n', '"good"', f"{C}.allow[0]: '*': a `*` may stand only at the end of a prefix, after a separator, as in 'acme-*'", "Allowed, and the grant is exactly these projects."),
+    (HEAD + '  "good": {template: widgets, scope: write, allow: [a]}\n', '"good"', f"{C}.scope: must be 'upload' or 'read', and is the text 'write'", "Write one of these."),
     (HEAD + '  "good": {template: widgets, refuse: no-publsher}\n', '"good"', f"{C}.refuse: is no refusal's code: 'no-publsher'", "Did you mean 'no-publisher'?"),
     (HEAD + '  "good": {template: widget, allow: [a]}\n', '"good"', f"{C}.template: is no template here, and no issuer: 'widget'", "Did you mean 'widgets'?"),
     (HEAD + '  "good": {template: nothing, allow: [a]}\n', '"good"', f"{C}.template: is no template here, and no issuer: 'nothing'", "Correct the name."),

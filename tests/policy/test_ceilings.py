@@ -339,7 +339,7 @@ def test_ceilings_of_an_index_that_cannot_be_read_are_not_missed(tmp_path: Path)
 def test_what_can_be_bounded_is_what_the_providers_say() -> None:
     assert set(TRIGGERS) == {"events", "pipeline_sources", "build_sources"}
     assert {"ids", "until", "environment", "refs", "ref_protected"} <= set(REQUIRABLE)
-    assert not {"pin", "issuer", "projects", "repository", "repository_id"} & set(REQUIRABLE)
+    assert not {"pin", "issuer", "projects", "downloads", "repository", "repository_id"} & set(REQUIRABLE)
 
 
 def test_without_ceilings_everything_is_as_before(tmp_path: Path) -> None:

@@ -261,6 +261,37 @@ projects:
     assert members["carol"].uploads == frozenset()
 
 
+def test_rights_to_read_stand_beside_those_to_upload(tmp_path: Path) -> None:
+    files = changed(
+        "organizations/acme.yaml",
+        '  acme-widgets: {upload: ["team:core"]}\n',
+        '  acme-widgets: {upload: [alice], download: ["team:core"]}\n  acme-lib-*: {download: [bob, carol]}\n',
+    )
+    members = acme(load(write(tmp_path, files))).members
+    assert {name: (one.uploads, one.downloads) for name, one in members.items()} == {
+        "alice": (projects("acme-widgets"), projects("acme-widgets")),
+        "bob": (projects(), projects("acme-widgets", "acme-lib-*")),
+        "carol": (projects(), projects("acme-lib-*")),
+        "release-bot": (projects("acme-*"), projects()),
+    }
+
+
+def test_a_publisher_may_read_beside_what_it_publishes_or_alone(tmp_path: Path) -> None:
+    for at, (text, expected) in enumerate(
+        (
+            (
+                "projects: [acme-widgets]\n    downloads: [acme-lib, Acme.X-*]",
+                ({"acme-widgets"}, {"acme-lib", "acme-x-*"}),
+            ),
+            ("downloads: [acme-lib]", (set(), {"acme-lib"})),
+            ("projects: [acme-widgets]", ({"acme-widgets"}, set())),
+        )
+    ):
+        files = changed("organizations/acme.yaml", "projects: [acme-widgets]", text)
+        (one,) = acme(load(write(tmp_path / str(at), files))).publishers.values()
+        assert ({*map(str, one.projects)}, {*map(str, one.downloads)}) == expected
+
+
 def test_a_member_and_a_team_of_one_name_are_not_confused(tmp_path: Path) -> None:
     files = changed("organizations/acme.yaml", "core: [alice, bob]", "core: [alice]\n  bob: [carol]")
     files["organizations/acme.yaml"] = files["organizations/acme.yaml"].replace("[release-bot]", "[bob]")
@@ -273,19 +304,29 @@ def test_a_member_and_a_team_of_one_name_are_not_confused(tmp_path: Path) -> Non
     assert members["carol"].uploads == projects("acme-*")
 
 
-def test_more_rights_than_memory_are_refused_before_they_are_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "entry", "rights"),
+    [
+        (501, '{upload: ["team:all"]}', 501 * 501),
+        (501, '{download: ["team:all"]}', 501 * 501),
+        (251, '{upload: ["team:all"], download: ["team:all"]}', 2 * 251 * 501),
+    ],
+)
+def test_more_rights_than_memory_are_refused_before_they_are_made(
+    tmp_path: Path, count: int, entry: str, rights: int
+) -> None:
     """A large team and many projects in a small file would be 75 million pairs."""
-    count = 501
+    people = range(501)
     text = "organization: acme\nnamespaces: [acme]\nmembers:\n"
-    text += "".join(f'  m{n}: {{role: member, github: "{n}"}}\n' for n in range(count))
-    text += f"teams:\n  all: [{', '.join(f'm{n}' for n in range(count))}]\nprojects:\n"
-    text += "".join(f'  acme-{n}: {{upload: ["team:all"]}}\n' for n in range(count))
+    text += "".join(f'  m{n}: {{role: member, github: "{n}"}}\n' for n in people)
+    text += f"teams:\n  all: [{', '.join(f'm{n}' for n in people)}]\nprojects:\n"
+    text += "".join(f"  acme-{n}: {entry}\n" for n in range(count))
     index = "issuers: {github: {provider: github}}\n"
     with pytest.raises(PolicyErrors) as caught:
         load(write(tmp_path, {"index.yaml": index, "organizations/acme.yaml": text}))
     (error,) = caught.value.errors
     assert (error.line, error.path) == (507, "projects")
-    assert f"{count * count} rights" in error.what
+    assert f"{rights} rights" in error.what
     assert str(MOST_RIGHTS) in error.what
 
 

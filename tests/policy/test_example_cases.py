@@ -31,6 +31,9 @@ MORE = {
 }
 """What a list could have beside what it has."""
 
+GIVEN = ("projects", "downloads")
+"""What a publisher gives, where all other fields are what it asks."""
+
 ABSENT = ("x", False, True, ["x"], ["refs/heads/x"], ["push"], "3", "first-use", "2026-12-31")
 """Something for every kind of field that a publisher leaves out."""
 
@@ -66,7 +69,7 @@ POLICIES = load(EXAMPLES)
 def other_texts(field: str, text: str) -> Iterator[str]:
     if field == "issuer":
         yield from (name for name in POLICIES.issuers if name != text)
-    elif field == "projects":
+    elif field in GIVEN:
         yield from (f"{text.removesuffix('-*')}-x", f"{text.split('-', maxsplit=1)[0]}-*")
     elif field == "refs":
         start, _, end = text.rpartition("/")
@@ -100,6 +103,9 @@ def mutants() -> Iterator[Mutant]:
             for field in {*type(trust).model_fields, "until"} - fields.keys():
                 for value in ABSENT:
                     yield Mutant(organization, publisher, field, value)
+            for field in set(GIVEN) - fields.keys():
+                for name in (f"{organization}-x", f"{organization}-*"):
+                    yield Mutant(organization, publisher, field, [name])
 
 
 @pytest.fixture(scope="module", name="cases")
@@ -149,7 +155,8 @@ def test_every_publisher_has_cases_on_both_sides(cases: tuple[Case, ...]) -> Non
     """So a new example without any is noticed, though each of its fields were optional."""
     for organization, values in FILES.items():
         granted = {str(one) for case in cases if Path(case.file).stem == organization for one in case.allow}
-        assert granted == {project for fields in values["publishers"].values() for project in fields["projects"]}
+        given = (fields.get(field, ()) for fields in values["publishers"].values() for field in GIVEN)
+        assert granted == {project for some in given for project in some}
 
 
 def test_a_case_fails_for_every_field_that_is_changed(folder: Path, cases: tuple[Case, ...]) -> None:
@@ -174,6 +181,8 @@ def test_the_mutants_are_wider_and_narrower() -> None:
     for name, values in FILES.items():
         for publisher, fields in values["publishers"].items():
             assert {f"{name}/{publisher}.{field}: gone" for field in fields} <= set(everything)
+    assert "acme/widgets-release.downloads: ['acme-x']" in everything
+    assert "acme/widgets-tests.projects: ['acme-*']" in everything
     assert "acme/widgets-release.refs: ['refs/tags/v*', 'refs/heads/*']" in everything
     assert "acme/widgets-release.events: ['push']" in everything
     assert "acme/widgets-release.events: ['push', 'release', 'schedule']" in everything

@@ -37,6 +37,7 @@ def test_its_policy_loads(tmp_path: Path) -> None:
         "reports-release": "GitHubTrust",
         "reports-from-gitlab": "GitLabTrust",
         "nightly": "GoogleTrust",
+        "reports-tests": "GitHubTrust",
     }
 
 

@@ -47,6 +47,20 @@ def test_the_design_s_example_is_valid(kind: str, text: str) -> None:
     assert told(kind, text) == []
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('{upload: ["team:core"]}', "{download: [bob]}"),
+        ('{upload: ["team:core"]}', '{upload: [], download: ["team:core", bob]}'),
+        ("projects: [acme-widgets]", "downloads: [acme-widgets]"),
+        ("projects: [acme-widgets]", "projects: [acme-widgets]\n    downloads: [acme-*]"),
+    ],
+)
+def test_what_reads_is_valid(old: str, new: str) -> None:
+    assert ACME.count(old) == 1
+    assert told("organization", ACME.replace(old, new)) == []
+
+
 def test_the_how_to_s_policy_is_valid() -> None:
     assert told("organization", POLICY) == []
 
@@ -83,7 +97,7 @@ templates:
   widgets: {issuer: github, changes: {ref: [1, {any: thing}]}}
 cases:
   "one": {template: widgets, at: 2027-01-31, allow: [acme-widgets]}
-  "two": {claims: {iss: x}, pins: {acme/a: {repository_id: "1"}}, without: [x], refuse: no-publisher}
+  "two": {claims: {iss: x}, pins: {acme/a: {repository_id: "1"}}, without: [x], scope: read, refuse: no-publisher}
 """
 CASES_MISTAKES = [
     ("cases:\n", "case:\n", "case: unknown"),
@@ -95,6 +109,7 @@ CASES_MISTAKES = [
     (", allow: [acme-widgets]", "", "cases.one: oneOf"),
     ("at: 2027-01-31", "at: noon", "cases.one.at: pattern"),
     ("refuse: no-publisher", "refuse: no", "cases.two.refuse: enum"),
+    ("scope: read", "scope: write", "cases.two.scope: enum"),
     ('repository_id: "1"', "repository_id: 1", "cases.two.pins.acme/a.repository_id: type"),
 ]
 WIDGETS = "publishers.widgets-release"
@@ -107,6 +122,11 @@ ACME_MISTAKES = [
     ("until: 2027-01-31", "until: 31.1.2027", "members.bob.until: format"),
     ("core: [alice, bob]", "core: alice", "teams.core: type"),
     ('acme-widgets: {upload: ["team:core"]}', "acme-widgets: {uploads: [alice]}", "projects.acme-widgets: required"),
+    (
+        'acme-widgets: {upload: ["team:core"]}',
+        "acme-widgets: {download: alice}",
+        "projects.acme-widgets.download: type",
+    ),
     ("environment: pypi", "enviroment: pypi", f"{WIDGETS}.enviroment: unknown"),
     ("environment: pypi", "environment: 3", f"{WIDGETS}.environment: type"),
     ("environment: pypi", 'environment: ""', f"{WIDGETS}.environment: minLength"),
@@ -120,6 +140,7 @@ ACME_MISTAKES = [
     ('refs: ["refs/tags/v*"]', "refs: []", f"{WIDGETS}.refs: minItems"),
     ("projects: [acme-widgets]", "projects: []", f"{WIDGETS}.projects: minItems"),
     ("    projects: [acme-widgets]\n", "", f"{WIDGETS}: required"),
+    ("projects: [acme-widgets]", "downloads: []", f"{WIDGETS}.downloads: minItems"),
     ("environment: pypi", "pin: first-use", f"{WIDGETS}: oneOf"),
 ]
 
@@ -173,7 +194,7 @@ def test_every_field_says_what_it_is_for_and_no_mapping_is_open(kind: str) -> No
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_every_provider_s_publishers_have_a_schema(provider: str) -> None:
     schema = SCHEMAS["organization"]()["$defs"][f"{provider}-publisher"]
-    assert schema["properties"].keys() == {*PROVIDERS[provider].trust.model_fields, "projects", "until"}
+    assert schema["properties"].keys() == {*PROVIDERS[provider].trust.model_fields, "projects", "downloads", "until"}
     assert schema["additionalProperties"] is False
 
 

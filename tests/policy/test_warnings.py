@@ -64,6 +64,16 @@ GITLAB = """\
     environment: pypi
     projects: [acme-gadgets]
 """
+READS = """\
+  build:
+    issuer: github
+    repository: acme-corp/gadgets
+    repository_id: "1"
+    repository_owner_id: "65600975"
+    workflow: build.yml
+    downloads: [acme-lib]
+"""
+"""Every branch, no environment: a run of it changes nothing."""
 
 
 def told(folder: Path, text: str, today: date = TODAY) -> list[PolicyWarning]:
@@ -168,6 +178,37 @@ ROWS = [
         ["project-for-nobody projects.acme-gizmo: is published by no publisher"],
     ),
     ("acme-widgets: {upload: [bob]}", "acme-*: {upload: [bob]}", []),
+    # what only reads
+    ("publishers:\n", "publishers:\n" + READS, []),
+    # download-for-nobody
+    ("acme-widgets: {upload: [bob]}", "acme-widgets: {upload: [bob], download: [bob]}", []),
+    ("acme-nightly-*: {upload", "acme-*: {download: [bob]}\n  acme-nightly-*: {upload", []),
+    (
+        "acme-nightly-*: {upload",
+        "acme-lib: {download: [bob]}\n  acme-nightly-*: {upload",
+        ["download-for-nobody projects.acme-lib.download: is of what no publisher publishes or reads"],
+    ),
+    (
+        "acme-widgets: {upload: [bob]}",
+        "acme-widgets: {upload: [bob], download: [robot]}",
+        [
+            "download-for-nobody projects.acme-widgets.download: names nobody who can start a run of a publisher that reads it"
+        ],
+    ),
+    (
+        "acme-widgets: {upload: [bob]}",
+        "acme-widgets: {upload: [bob], download: [carol]}",
+        [
+            "download-for-nobody projects.acme-widgets.download: names nobody who can start a run of a publisher that reads it"
+        ],
+    ),
+    (
+        "    projects: [acme-nightly-*]",
+        "    projects: [acme-nightly-*]\n    downloads: [acme-nightly-x, acme-widgets]",
+        [
+            "download-for-nobody publishers.nightly.downloads[1]: reads acme-widgets, which no member who can start its runs may read"
+        ],
+    ),
     # expires-soon, expired
     ('"1002"}', '"1002", until: 2027-01-01}', ["expires-soon members.bob.until: ends today, on 2027-01-01"]),
     ('"1002"}', '"1002", until: 2027-01-02}', ["expires-soon members.bob.until: ends tomorrow, on 2027-01-02"]),
@@ -213,6 +254,69 @@ def test_what_no_member_may_upload_to_is_told(tmp_path: Path) -> None:
         "project-for-nobody projects.acme-widgets: may be uploaded to by no member who can start a run that publishes it",
         "publisher-for-nobody publishers.release: publishes what no member may upload to",
     ]
+
+
+OWNERLESS = without(
+    ACME,
+    '  alice: {role: owner, github: "1001", gitlab: "77"}\n',
+    '  dana: {role: owner, github: "1004", gitlab: "80"}\n',
+)
+READ = OWNERLESS.replace("projects:\n  acme-w", "projects:\n  acme-lib: {download: [bob]}\n  acme-w")
+READ = READ.replace("publishers:\n", "publishers:\n" + READS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warnings"),
+    [
+        ("acme-widgets", "acme-widgets", []),
+        (
+            "acme-lib: {download: [bob]}",
+            "acme-lib: {download: []}",
+            [
+                "download-for-nobody projects.acme-lib.download: names nobody who can start a run of a publisher that reads it",
+                "publisher-for-nobody publishers.build: reads what no member may read",
+            ],
+        ),
+        (
+            "acme-lib: {download: [bob]}",
+            "acme-lib: {upload: [bob]}",
+            ["project-for-nobody projects.acme-lib: is published by no publisher"],
+        ),
+        (
+            'bob: {role: member, github: "1002"}',
+            'bob: {role: member, github: "1002"}\n  eve: {role: member}',
+            [],
+        ),
+        (
+            "acme-lib: {download: [bob]}",
+            "acme-lib: {download: [bob, robot]}",
+            [],
+        ),
+        (
+            "    downloads: [acme-lib]\n",
+            "    downloads: [acme-lib, acme-other]\n",
+            [
+                "download-for-nobody publishers.build.downloads[1]: reads acme-other, which no member who can start its runs may read"
+            ],
+        ),
+    ],
+)
+def test_what_nobody_can_read_is_told(tmp_path: Path, old: str, new: str, warnings: list[str]) -> None:
+    assert brief(told(tmp_path, READ.replace(old, new))) == warnings
+
+
+def test_a_reader_without_an_id_where_runs_read_is_told(tmp_path: Path) -> None:
+    """But not one who could read by a publisher that is there to publish."""
+    text = READ.replace("  robot: {", "  eve: {role: member}\n  robot: {")
+    (one,) = told(tmp_path, text.replace("download: [bob]", "download: [bob, eve]"))
+    assert (one.code, one.path) == ("member-without-id", "members.eve")
+    assert (
+        told(
+            tmp_path,
+            text.replace("acme-widgets: {upload: [bob]}", "acme-widgets: {upload: [bob], download: [bob, eve]}"),
+        )
+        == []
+    )
 
 
 def test_an_issuer_where_nobody_has_an_id_is_told(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from broker import refusals
-from broker.policy.matching import candidates, consider, grant, pinned_on_first_use, require_current
-from broker.policy.model import Member, Organization, Policies, is_past
+from broker.policy.matching import candidates, consider, grant, pinned_on_first_use, require_current, rights
+from broker.policy.model import Freeze, Member, Organization, Policies, is_past
 from tests.fakes import (
     NOW,
     considered,
@@ -311,6 +311,130 @@ def test_an_unknown_role_earns_nothing() -> None:
     unknown: Any = "root"
     with refused("member-not-permitted"):
         granted(of(member(role=unknown, uploads=("acme-*",))), identity())
+
+
+# --- To read ---------------------------------------------------------------------------------------------------------
+
+LIB, WIDGETS = ("acme-lib",), ("acme-widgets",)
+
+
+@pytest.mark.parametrize(
+    ("role", "member_has", "publisher_has", "earned"),
+    [
+        ("owner", ((), ()), (WIDGETS, ()), WIDGETS),
+        ("owner", ((), ()), (WIDGETS, LIB), ("acme-widgets", "acme-lib")),
+        ("owner", ((), ()), ((), LIB), LIB),
+        ("member", ((), WIDGETS), (WIDGETS, ()), WIDGETS),
+        ("member", (WIDGETS, ()), (WIDGETS, ()), WIDGETS),
+        ("member", (WIDGETS, ()), ((), WIDGETS), WIDGETS),
+        ("member", (WIDGETS, LIB), (WIDGETS, LIB), ("acme-widgets", "acme-lib")),
+        ("member", ((), ("acme-*",)), (WIDGETS, ("acme-lib-*",)), ("acme-widgets", "acme-lib-*")),
+        ("member", ((), LIB), ((), ("acme-*",)), LIB),
+        ("member", ((), LIB), (WIDGETS, ()), None),
+        ("member", ((), ()), (WIDGETS, LIB), None),
+        ("billing-manager", (("acme-*",), ("acme-*",)), (WIDGETS, LIB), None),
+    ],
+)
+def test_a_grant_to_read_is_what_publisher_and_member_both_may_read(
+    role: Any,
+    member_has: tuple[tuple[str, ...], tuple[str, ...]],
+    publisher_has: tuple[tuple[str, ...], tuple[str, ...]],
+    earned: tuple[str, ...] | None,
+) -> None:
+    """Each has what it may upload to, and what it may read beside that."""
+    uploads, downloads = member_has
+    to, beside = publisher_has
+    rules = of(
+        member(role=role, uploads=uploads, downloads=downloads), publishers=(publisher(to=to, downloads=beside),)
+    )
+    if earned is None:
+        with refused("member-not-permitted") as caught:
+            granted(rules, identity(), scope="read")
+        assert caught.value.detail == (
+            f"the member 'alice' ({role}) may read none of the projects of 'acme/widgets-release'"
+        )
+    else:
+        assert granted(rules, identity(), scope="read").projects == projects(*earned)
+
+
+def test_what_may_be_read_may_not_be_uploaded_to() -> None:
+    reader = member(role="member", uploads=LIB, downloads=WIDGETS)
+    with refused("member-not-permitted") as caught:
+        granted(of(reader, publishers=(publisher(downloads=LIB),)), identity())
+    assert caught.value.detail == (
+        "the member 'alice' (member) may upload to none of the projects of 'acme/widgets-release'"
+    )
+    owned = of(member(), publishers=(publisher(downloads=LIB),))
+    assert granted(owned, identity()).projects == projects("acme-widgets")
+
+
+def test_a_publisher_that_only_reads_publishes_nothing() -> None:
+    reads = publisher("build", to=(), downloads=LIB)
+    with refused("publisher-reads-only") as caught:
+        granted(of(member(), publishers=(reads,)), identity())
+    assert caught.value.detail == "the publisher 'acme/build' may read, and publishes nothing"
+
+
+def test_one_that_only_reads_does_not_hide_what_is_wrong_with_one_that_publishes() -> None:
+    reads = publisher("build", to=(), downloads=LIB)
+    old = publisher(until=date(2020, 1, 1))
+    with refused("publisher-expired") as caught:
+        granted(of(member(), publishers=(reads, old)), identity())
+    assert "'acme/widgets-release'" in caught.value.detail
+    with refused("member-not-permitted"):
+        granted(of(member(role="member"), publishers=(reads, publisher())), identity())
+    assert [one.name for one in granted(of(member(), publishers=(reads, publisher())), identity()).publishers] == [
+        "widgets-release"
+    ]
+
+
+def test_that_it_only_reads_is_told_before_its_time_is_asked() -> None:
+    reads = publisher(to=(), downloads=LIB, until=date(2020, 1, 1))
+    with refused("publisher-reads-only"):
+        granted(of(member(), publishers=(reads,)), identity())
+    with refused("publisher-expired"):
+        granted(of(member(), publishers=(reads,)), identity(), scope="read")
+
+
+def test_a_freeze_does_not_stop_reads() -> None:
+    frozen = replace(organization(), freezes=(Freeze(reason="year end"),))
+    assert granted(policies(frozen), identity(), scope="read").projects == projects("acme-widgets")
+    with refused("organization-frozen"):
+        granted(policies(frozen), identity())
+
+
+@pytest.mark.parametrize(
+    ("rules", "code"),
+    [
+        (of(member(), publishers=()), "no-publisher"),
+        (of(member(), publishers=(publisher(trusts=trust(repository_id="9")),)), "identity-changed"),
+        (of(member(), publishers=(publisher(until=date(2020, 1, 1)),)), "publisher-expired"),
+        (of(member(), suspended=True), "organization-suspended"),
+        (of(member(ids={"github": "5"})), "unknown-actor"),
+        (of(member(suspended=True)), "member-suspended"),
+        (of(member(until=date(2020, 1, 1))), "member-expired"),
+    ],
+)
+def test_all_else_that_stops_uploads_stops_reads(rules: Policies, code: str) -> None:
+    with refused(code):
+        granted(rules, identity(), scope="read")
+    with refused(code):
+        granted(rules, identity())
+
+
+def test_a_run_without_a_human_needs_a_machine_to_read_too() -> None:
+    publishers = (publisher(trusts=trust(events=("schedule",))),)
+    with refused("machine-required"):
+        granted(of(member(), publishers=publishers), identity(event_name="schedule"), scope="read")
+
+
+def test_who_asks_for_nothing_else_asks_to_upload() -> None:
+    who, rules = identity(), of(member(), publishers=(publisher(downloads=LIB),))
+    found = considered(rules, who)
+    assert grant(rules, who, found, NOW) == grant(rules, who, found, NOW, "upload")
+    alice, bound = member(), publisher(downloads=LIB)
+    assert rights(alice, bound) == rights(alice, bound, "upload") == projects("acme-widgets")
+    assert rights(alice, bound, "read") == projects("acme-widgets", "acme-lib")
 
 
 # --- Several publishers, several organizations -----------------------------------------------------------------------

@@ -21,7 +21,8 @@ GOOGLE = "112233445566778899"
 IT = "from github acme-corp/widgets, workflow release.yml, environment pypi, refs refs/tags/v*"
 FIRST, NOBODY = ", whoever has these names first", ", in runs that nobody started"
 PUSH, EVENTS = "events push", "events push or schedule"
-GAINED, LOST = "- alice (owner) can now publish acme-widgets", "- alice (owner) can no longer publish acme-widgets"
+GAINED = "- alice (owner) can now publish and read acme-widgets"
+LOST = "- alice (owner) can no longer publish or read acme-widgets"
 
 
 def bound(*trusts: Any, **changes: Any) -> Policies:
@@ -30,12 +31,14 @@ def bound(*trusts: Any, **changes: Any) -> Policies:
     return policies(organization(publishers=several))
 
 
-def people(*members: Member, to: tuple[str, ...] = ("acme-widgets",), **changes: Any) -> Policies:
+def people(
+    *members: Member, to: tuple[str, ...] = ("acme-widgets",), downloads: tuple[str, ...] = (), **changes: Any
+) -> Policies:
     """Acme with these members and one publisher, that also a schedule may start."""
     return policies(
         organization(
             members=members,
-            publishers=(publisher("p0", trusts=trust(events=("push", "schedule")), to=to),),
+            publishers=(publisher("p0", trusts=trust(events=("push", "schedule")), to=to, downloads=downloads),),
             **changes,
         )
     )
@@ -110,11 +113,13 @@ def switched(old: Policies, **changes: Any) -> Policies:
         ),
         (
             bound(to=("acme-*",)),
-            [f"- alice (owner) can now publish acme-* (such as acme-any, without acme-widgets) {IT} (acme/p0)"],
+            [
+                f"{GAINED.replace('widgets', '*')} (such as acme-any, without acme-widgets) {IT} (acme/p0)",
+            ],
         ),
         (
             bound(to=("acme-widgets", "acme-tools")),
-            [f"- alice (owner) can now publish acme-tools {IT} (acme/p0)"],
+            [f"- alice (owner) can now publish and read acme-tools {IT} (acme/p0)"],
         ),
         (bound(until=date(2027, 1, 20)), [f"{LOST} {IT}; from 2027-01-21 (acme/p0)"]),
         (bound(until=date(2027, 1, 14)), [f"{LOST} {IT} (acme/p0)"]),
@@ -139,19 +144,19 @@ ALICE, BOT = member(), member("bot", "member", ids={"github": "7"}, machine=True
         (
             people(ALICE),
             people(ALICE, BOT),
-            [f"- bot (machine, member) can now publish acme-widgets {IT}, {EVENTS} (acme/p0)"],
+            [f"- bot (machine, member) can now publish and read acme-widgets {IT}, {EVENTS} (acme/p0)"],
         ),
         (
             people(ALICE),
             people(member(machine=True)),
             [
-                f"- alice (machine, owner) can now publish acme-widgets {IT}, {EVENTS}{NOBODY} (acme/p0)",
+                f"- alice (machine, owner) can now publish and read acme-widgets {IT}, {EVENTS}{NOBODY} (acme/p0)",
             ],
         ),
         (
             people(member(machine=True)),
             people(),
-            [f"- alice (machine, owner) can no longer publish acme-widgets {IT}, {EVENTS} (acme/p0)"],
+            [f"- alice (machine, owner) can no longer publish or read acme-widgets {IT}, {EVENTS} (acme/p0)"],
         ),
         (people(ALICE), people(ALICE, suspended=True), [f"{LOST} {IT}, events push (acme/p0)"]),
         (people(ALICE), people(member(role="billing-manager")), [f"{LOST} {IT}, events push (acme/p0)"]),
@@ -168,13 +173,13 @@ ALICE, BOT = member(), member("bot", "member", ids={"github": "7"}, machine=True
         (
             people(),
             people(ALICE, member("bob", ids={"github": "2"})),
-            [f"- alice (owner) and bob (owner) can now publish acme-widgets {IT}, events push (acme/p0)"],
+            [f"- alice (owner) and bob (owner) can now publish and read acme-widgets {IT}, events push (acme/p0)"],
         ),
         (
             people(member(role="member", uploads=("acme-x-*",)), to=("acme-*",)),
             people(member(role="member", uploads=("acme-x-*", "acme-y")), to=("acme-*",)),
             [
-                f"- alice (member) can now publish acme-* (such as acme-y, without acme-x-any) {IT}, {PUSH} (acme/p0)",
+                f"- alice (member) can now publish and read acme-y {IT}, {PUSH} (acme/p0)",
             ],
         ),
     ],
@@ -196,7 +201,7 @@ def test_a_service_account_starts_its_own_runs() -> None:
     machine = member("robot", machine=True)
     assert told(world(), world(member())) == []
     line = "from google release-bot@acme-builds.iam.gserviceaccount.com, in runs that nobody started (acme/bot)"
-    assert told(world(), world(machine)) == [f"- robot (machine, owner) can now publish acme-widgets {line}"]
+    assert told(world(), world(machine)) == [f"- robot (machine, owner) can now publish and read acme-widgets {line}"]
     assert told(world(machine, account="5"), world(account="5")) == []
 
 
@@ -325,7 +330,7 @@ def test_nothing_is_said_so() -> None:
 def test_a_long_plan_ends_with_a_count() -> None:
     several = [trust(workflow=f"w{at}.yml") for at in range(MOST_LINES + 1)]
     text = as_markdown(replace(plan(NONE, bound(), now=NOW), changes=plan(NONE, bound(*several), now=NOW).changes))
-    assert text.count("can now publish") == MOST_LINES
+    assert text.count("can now publish and read") == MOST_LINES
     assert text.endswith("... and 1 change more: `broker plan --format json` lists all.")
 
 
@@ -356,9 +361,60 @@ def test_a_freeze_is_a_loss_for_as_long_as_it_holds() -> None:
 
     noon = datetime(2027, 1, 20, 12, tzinfo=UTC).timestamp()
     freeze = Freeze(reason="holidays", begins=noon, ends=noon + 3600)
-    assert told(frozen(), frozen(freeze)) == [f"{LOST} {IT}; from 2027-01-20T12:00Z until 2027-01-20T13:00Z (acme/p0)"]
+    lost = LOST.replace("publish or read", "publish")
+    assert told(frozen(), frozen(freeze)) == [f"{lost} {IT}; from 2027-01-20T12:00Z until 2027-01-20T13:00Z (acme/p0)"]
     assert told(frozen(freeze), frozen(replace(freeze, reason="other", by_operator=True))) == []
-    assert told(frozen(Freeze(reason="for good")), frozen()) == [f"{GAINED} {IT} (acme/p0)"]
+    gained = GAINED.replace("publish and read", "publish")
+    assert told(frozen(Freeze(reason="for good")), frozen()) == [f"{gained} {IT} (acme/p0)"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lines"),
+    [
+        ({}, {"downloads": ("acme-lib",)}, [f"- alice (owner) can now read acme-lib {IT} (acme/p0)"]),
+        ({"downloads": ("acme-lib",)}, {}, [f"- alice (owner) can no longer read acme-lib {IT} (acme/p0)"]),
+        ({}, {"downloads": ("acme-widgets",)}, []),
+        (
+            {},
+            {"downloads": ("acme-*",)},
+            [f"- alice (owner) can now read acme-* (such as acme-any, without acme-widgets) {IT} (acme/p0)"],
+        ),
+        (
+            {"to": (), "downloads": ("acme-widgets",)},
+            {},
+            [f"- alice (owner) can now publish acme-widgets {IT} (acme/p0)"],
+        ),
+        (
+            {},
+            {"to": (), "downloads": ("acme-widgets",)},
+            [f"- alice (owner) can no longer publish acme-widgets {IT} (acme/p0)"],
+        ),
+    ],
+)
+def test_what_a_publisher_reads(old: dict[str, Any], new: dict[str, Any], lines: list[str]) -> None:
+    assert told(bound(**old), bound(**new)) == lines
+
+
+def test_what_a_member_reads() -> None:
+    def readers(*downloads: str, uploads: tuple[str, ...] = ()) -> Policies:
+        return people(member("bob", "member", uploads=uploads, downloads=downloads), downloads=("acme-*",))
+
+    may, both = (f"- bob (member) can now {what}" for what in ("read", "publish and read"))
+    assert told(readers(), readers("acme-lib")) == [f"{may} acme-lib {IT}, {PUSH} (acme/p0)"]
+    assert told(readers(), readers("acme-widgets")) == [f"{may} acme-widgets {IT}, {PUSH} (acme/p0)"]
+    assert told(readers(), readers("acme-widgets", "acme-*")) == [f"{may} acme-* {IT}, {PUSH} (acme/p0)"]
+    assert told(readers(), readers("acme-*")) == [f"{may} acme-* {IT}, {PUSH} (acme/p0)"]
+    assert told(readers(), readers(uploads=("acme-widgets",))) == [f"{both} acme-widgets {IT}, {PUSH} (acme/p0)"]
+    assert told(readers("acme-*"), readers("acme-*", uploads=("acme-widgets",))) == [
+        f"{may.replace('read', 'publish')} acme-widgets {IT}, {PUSH} (acme/p0)"
+    ]
+
+
+def test_an_example_says_what_it_is_an_example_of() -> None:
+    (change,) = plan(bound(), bound(downloads=("acme-lib",)), now=NOW).changes
+    assert (change.scopes, change.example.scope, change.example.project) == (("read",), "read", "acme-lib")
+    (change,) = plan(NONE, bound(), now=NOW).changes
+    assert (change.scopes, change.example.scope) == (("upload", "read"), "upload")
 
 
 def test_a_lifetime_that_another_bound_is_tighter_than_is_no_setting_of_anybody_s() -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from broker.playground.claims import ALICE, MALLORY, github_claims
-from broker.policy.model import Issuer, Policies
-from broker.policy.rehearsal import rehearse
+from broker.policy.model import Freeze, Issuer, Policies
+from broker.policy.rehearsal import rehearse, rehearse_again
 from broker.providers import PROVIDERS
-from tests.fakes import NOW, policies
+from tests.fakes import NOW, organization, policies
 
 GITHUB = Issuer(
     name="github",
@@ -34,6 +34,22 @@ def test_a_bound_run_earns_what_a_mint_would_give() -> None:
     assert [one.mismatch for one in found.considered] == [None]
     assert found.grant is not None
     assert found.grant.members == ("acme/alice",)
+
+
+def test_what_is_asked_for_is_asked() -> None:
+    """A freeze is of uploads alone."""
+    frozen = replace(organization(), freezes=(Freeze(reason="year end"),))
+    rules = replace(policies(frozen), issuers={"github": GITHUB}, issuer_by_url={GITHUB.url: GITHUB})
+    found = rehearse(rules, github_claims(), now=NOW, scope="read")
+    assert (found.scope, found.grant is not None) == ("read", True)
+    assert found.identity is not None
+    again = rehearse_again(rules, found.identity, now=NOW, scope="read")
+    assert (again.scope, again.grant) == ("read", found.grant)
+    for refused in (rehearse(rules, github_claims(), now=NOW), rehearse_again(rules, found.identity, now=NOW)):
+        assert (refused.scope, refused.grant) == ("upload", None)
+        assert refused.refusal is not None
+        assert refused.refusal.code == "organization-frozen"
+    assert rehearse(rules, {}, now=NOW, scope="read").scope == "read"
 
 
 @pytest.mark.parametrize(

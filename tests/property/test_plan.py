@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Final, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from broker.patterns import Projects
 from broker.playground.ci import IssuerName
-from broker.policy.model import Policies
+from broker.policy.matching import grant
+from broker.policy.model import Policies, Scope
 from broker.policy.plan import Change, Plan, plan
 from broker.providers import Identity
 from broker.refusals import Refusal
-from tests.fakes import NOW, granted
+from tests.fakes import NOW, considered, granted
 from tests.property.universes import MOMENTS, NAMES, every_run, signed, worlds
 
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
@@ -26,58 +31,82 @@ some = settings(
 )
 
 
-def allowed(rules: Policies, run: Identity, now: float) -> frozenset[str]:
-    """The projects of a small world that the exchange's own core grants."""
-    if rules.issuers[run.issuer].disabled:
-        return frozenset()
-    try:
-        return frozenset(filter(granted(rules, run, now=now).covers, NAMES))
-    except Refusal:
-        return frozenset()
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 
-def differences(old: Policies, new: Policies, runs: tuple[Identity, ...]) -> set[tuple[str, int, str]]:
-    """('gained' or 'lost', which run, project) of every decision that differs at some moment."""
-    found = set()
+def allowed(rules: Policies, run: Identity) -> Iterator[frozenset[str]]:
+    """At each moment, to upload and to read: the projects of a small world that the exchange's own core grants."""
+    found = considered(rules, run)
+    for now, scope in product(MOMENTS, SCOPES):
+        try:
+            earned = grant(rules, run, found, now, scope)
+        except Refusal:
+            yield frozenset()
+        else:
+            yield frozenset() if rules.issuers[run.issuer].disabled else frozenset(filter(earned.covers, NAMES))
+
+
+Difference = tuple[str, int, Scope, str]
+"""'gained' or 'lost', which run, to do what, with which project."""
+
+
+def differences(old: Policies, new: Policies, runs: tuple[Identity, ...]) -> set[Difference]:
+    """Every decision that differs at some moment."""
+    found: set[Difference] = set()
     for at, run in enumerate(runs):
-        for now in MOMENTS:
-            before, after = allowed(old, run, now), allowed(new, run, now)
+        decided = zip(product(MOMENTS, SCOPES), allowed(old, run), allowed(new, run), strict=True)
+        for (_, scope), before, after in decided:
             if before != after:
-                found |= {("gained", at, name) for name in after - before}
-                found |= {("lost", at, name) for name in before - after}
+                found |= {("gained", at, scope, name) for name in after - before}
+                found |= {("lost", at, scope, name) for name in before - after}
     return found
 
 
-def tells(change: Change, effect: str, run: Identity, project: str) -> bool:
+def tells(change: Change, effect: str, run: Identity, scope: Scope, project: str) -> bool:
+    publisher = change.publisher
     return (
         change.effect == effect
-        and change.publisher.trust.compare(run, {}) is None
-        and any(pattern.covers(project) for pattern in change.publisher.projects)
+        and scope in change.scopes
+        and publisher.trust.compare(run, {}) is None
+        and any(
+            pattern.covers(project)
+            for pattern in (publisher.projects | publisher.downloads if scope == "read" else publisher.projects)
+        )
         and run.actor_id in {told for member in change.members for told in member.ids.values()}
     )
 
 
 def confirm(found: Plan, kind: IssuerName, old: Policies, new: Policies) -> None:
-    """Each change that is told has a run that an issuer can sign, and that is decided otherwise."""
+    """Each change has a run that an issuer can sign, and that is decided otherwise for all projects that are told."""
     for change in found.changes:
         example = change.example
         run = signed(kind, example.identity)
-        before, after = (covers(rules, run, example.at, example.project) for rules in (old, new))
-        assert (before, after) == ((False, True) if change.effect == "gained" else (True, False))
+        for scope in change.scopes:
+            for project in {example.project, *filter(told_whole(change), NAMES)}:
+                before, after = (covers(rules, run, example.at, scope, project) for rules in (old, new))
+                assert (before, after) == ((False, True) if change.effect == "gained" else (True, False))
+        assert example.scope in change.scopes
 
 
-def covers(rules: Policies, run: Identity, now: float, project: str) -> bool:
+def told_whole(change: Change) -> Callable[[str], bool]:
+    """Whether a name is among the projects that a change tells; those that it tells a part of are left out."""
+    patterns = [Projects.parse(told) for told in change.projects if "(" not in told]
+    return lambda name: any(one.covers(name) for one in patterns)
+
+
+def covers(rules: Policies, run: Identity, now: float, scope: Scope, project: str) -> bool:
     if rules.issuers[run.issuer].disabled:
         return False
     try:
-        return granted(rules, run, now=now).covers(project)
+        return granted(rules, run, now=now, scope=scope).covers(project)
     except Refusal:
         return False
 
 
 @pytest.mark.parametrize("kind", ["github", "gitlab", "google"])
 def test_a_plan_tells_a_difference_exactly_where_some_run_is_decided_otherwise(kind: IssuerName) -> None:
-    seen = []
+    seen: list[tuple[bool, bool]] = []
+    alone: set[tuple[Scope, ...]] = set()
 
     @some
     @given(worlds(kind))
@@ -86,10 +115,13 @@ def test_a_plan_tells_a_difference_exactly_where_some_run_is_decided_otherwise(k
         found = plan(old, new, now=NOW)
         runs = every_run(kind, fields)
         differing = differences(old, new, runs)
-        for effect, at, project in differing:
-            assert any(tells(change, effect, runs[at], project) for change in found.changes), (effect, runs[at])
+        for effect, at, scope, project in differing:
+            told = (tells(change, effect, runs[at], scope, project) for change in found.changes)
+            assert any(told), (effect, runs[at], scope)
         confirm(found, kind, old, new)
         seen.append((bool(found.changes), bool(differing)))
+        alone.update(change.scopes for change in found.changes)
 
     hold()
     assert {(True, True), (False, False)} <= set(seen)
+    assert alone == {("upload",), ("read",), ("upload", "read")}, "each is met by itself, and both together"

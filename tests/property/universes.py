@@ -236,6 +236,7 @@ def _member(draw: st.DrawFn, name: str, kind: IssuerName) -> Member:
         suspended=draw(_seldom()),
         until=draw(st.sampled_from((None, None, *DAYS))),
         uploads=tuple(draw(st.lists(st.sampled_from(PATTERNS), max_size=2))),
+        downloads=tuple(draw(st.lists(st.sampled_from(PATTERNS), max_size=2))),
     )
 
 
@@ -247,10 +248,12 @@ def _publisher(draw: st.DrawFn, name: str, owner: str, kind: IssuerName, fields:
     ids = [field for field in told if field.endswith("_id")]
     if any(told[field] is ... for field in ids):
         told["pin"] = "first-use"
+    to = tuple(draw(st.lists(st.sampled_from(PATTERNS), min_size=0 if draw(_seldom()) else 1, max_size=2)))
     return publisher(
         name,
         trusts=trust(kind, **told),
-        to=tuple(draw(st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=2))),
+        to=to,
+        downloads=tuple(draw(st.lists(st.sampled_from(PATTERNS), min_size=0 if to else 1, max_size=2))),
         until=draw(st.sampled_from((None, None, *DAYS))),
         organization=owner,
     )
@@ -268,11 +271,11 @@ def _edited(
         members, publishers = dict(one.members), dict(one.publishers)
         what = draw(st.sampled_from(["member", "publisher", "trust", "members", "publishers", "suspended"]))
         if what == "member":
-            name = draw(st.sampled_from(["role", "ids", "machine", "suspended", "until", "uploads"]))
+            name = draw(st.sampled_from(["role", "ids", "machine", "suspended", "until", "uploads", "downloads"]))
             for who in members.keys() & fresh.members.keys():
                 members[who] = replace(members[who], **{name: getattr(fresh.members[who], name)})
         elif what == "publisher":
-            name = draw(st.sampled_from(["until", "projects"]))
+            name = draw(st.sampled_from(["until", "projects", "downloads"]))
             for who in publishers.keys() & fresh.publishers.keys():
                 publishers[who] = replace(publishers[who], **{name: getattr(fresh.publishers[who], name)})
         elif what == "trust":

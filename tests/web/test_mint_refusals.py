@@ -126,6 +126,12 @@ ROWS = [
     Row(code="forked-source", status=403, ask=lambda b: b.mint(b.ci.token("gitlab", job_project_id="21"))),
     Row(code="no-publisher", status=403, ask=github(workflow_file="other.yml")),
     Row(
+        code="publisher-reads-only",
+        status=403,
+        ask=github(),
+        acme=ACME.replace("    projects: [acme-widgets, acme-gadgets]", "    downloads: [acme-widgets]"),
+    ),
+    Row(
         code="publisher-expired",
         status=403,
         ask=github(),
