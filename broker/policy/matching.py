@@ -235,9 +235,10 @@ def _member(organization: Organization, identity: Identity, now: float) -> Membe
 
 def rights(member: Member, publisher: Publisher, scope: Scope = "upload") -> frozenset[Projects]:
     """What a member may upload to of what a publisher publishes, or may read of that and of what it reads beside."""
-    offered, own = publisher.projects, member.uploads
-    if scope == "read":
-        offered, own = offered | publisher.downloads, own | member.downloads
+    if scope == "upload":
+        offered, own = publisher.projects, member.uploads
+    else:
+        offered, own = publisher.projects | publisher.downloads, member.uploads | member.downloads
     if member.role == "owner":
         return offered
     return intersect(offered, own) if member.role == "member" else frozenset()
