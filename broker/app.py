@@ -30,6 +30,7 @@ from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
 from broker.gateway.pace import Pace
 from broker.gateway.places import Places
+from broker.gateway.reads import Reads
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
 from broker.minting import Minter, SigningKey, SigningKeys
@@ -38,9 +39,12 @@ from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
-from broker.web import oauth, operations, publishing, uploads
+from broker.web import downloads, oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.index import Index
+
+MOST_READERS = 256
+"""Pages and files that a process reads from its registries at once."""
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
@@ -105,6 +109,8 @@ class _Parts:
         self.state = _open_state(chosen)
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
         self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0))
+        # Of its own: readers are many, and must not keep an upload from its registry.
+        self.reads_client = _client(httpx.Timeout(60.0, connect=5.0, pool=10.0), most=MOST_READERS)
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
         self.signing, self.clock = signing, clock
         told = registries.of(chosen)
@@ -130,15 +136,17 @@ class _Parts:
             clock=self.clock,
             publish_record=logs.attempt if self.own_process else logs.attempt_as_event,
             organizations=one.organizations,
+            scopes=("upload", "read") if one.reads == "scoped" else ("upload",),
             devpi=_read_devpi(one),
         )
+        pace = Pace(bytes_per_second=self.chosen.upload_bytes_per_second)
         gateway = Gateway(
             exchange=exchange,
             once=self._once(one),
             spool=self.chosen.spool or Path(tempfile.gettempdir()),
             upload_limit_bytes=one.upload_limit_bytes,
             places=self.places,
-            pace=Pace(bytes_per_second=self.chosen.upload_bytes_per_second),
+            pace=pace,
         )
         # devpi's own tokens are for devpi: no upload comes here.
         return Index(
@@ -146,21 +154,28 @@ class _Parts:
             upload_path=one.upload_path,
             exchange=exchange,
             gateway=None if exchange.devpi else gateway,
+            reads=self._reads(one, exchange, pace),
+            simple_path=one.simple_path,
+            files_path=one.files_path,
+        )
+
+    def _reads(self, one: RegistrySettings, exchange: Exchange, pace: Pace) -> Reads | None:
+        if one.reads == "off":
+            return None
+        return Reads(
+            exchange=exchange,
+            index=_simple_index(one, self.reads_client),
+            access=one.reads,
+            pace=pace,
+            fallback=one.fallback_index,
         )
 
     def _once(self, one: RegistrySettings) -> Once:
-        registry = Registry(
-            url=one.url,
-            credential=one.credential,
-            client=self.registry_client,
-            timeout_seconds=one.timeout_seconds,
-            drop=one.drop,
-            pass_user_agent=one.pass_user_agent,
-        )
+        index = _simple_index(one, self.registry_client)
         return Once(
             state=self.state,
-            registry=registry,
-            index=SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes),
+            registry=index.registry,
+            index=index,
             open_days=one.release_days,
             clock=self.clock,
             lease_seconds=one.timeout_seconds + LEASE_MARGIN_SECONDS,
@@ -191,7 +206,20 @@ class _Parts:
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
+            await self.reads_client.aclose()
             await self.state.close()
+
+
+def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
+    registry = Registry(
+        url=one.url,
+        credential=one.credential,
+        client=client,
+        timeout_seconds=one.timeout_seconds,
+        drop=one.drop,
+        pass_user_agent=one.pass_user_agent,
+    )
+    return SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes)
 
 
 def _by_host(indexes: Sequence[Index]) -> list[BaseRoute]:
@@ -211,7 +239,7 @@ def _routes(indexes: Sequence[Index]) -> list[BaseRoute]:
     return [
         *publishing.routes(indexes),
         *oauth.routes(indexes),
-        *(route for index in indexes for route in uploads.routes(index)),
+        *(route for index in indexes for route in (*uploads.routes(index), *downloads.routes(index))),
     ]
 
 
@@ -228,10 +256,13 @@ def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
             loop.remove_signal_handler(signal.SIGHUP)
 
 
-def _client(timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
+def _client(
+    timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None, *, most: int = 100
+) -> httpx.AsyncClient:
     # No proxy and no .netrc from the environment; certificates from the system's store, or SSL_CERT_FILE.
     return httpx.AsyncClient(
         timeout=timeout,
+        limits=httpx.Limits(max_connections=most, max_keepalive_connections=20),
         transport=transport,
         verify=ssl.create_default_context(),
         trust_env=False,

@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from broker.minting import NOT_NARROWED, Narrowing
 from broker.policy.matching import Considered, Grant
+from broker.policy.model import Scope
 from broker.providers import Identity
 from broker.refusals import Refusal
 
@@ -44,7 +45,7 @@ _WHERE_KNOWN: Final = {
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "revocation"]
+Kind = Literal["mint", "upload", "download", "revocation"]
 
 MOST_CONSIDERED: Final = 20
 """Publishers that a record lists; with more in one repository, the first ones stand for all."""
@@ -93,6 +94,8 @@ class Attempt:
     """Of that token, epoch seconds."""
     upstream: str = ""
     """Whose token that is, where not the broker's own: 'devpi', which judges it; no upload with it is seen here."""
+    scope: Scope = "upload"
+    """What the token is for."""
     narrowing: Narrowing = NOT_NARROWED
     """What the client asked the token to be narrowed to."""
     repeated: bool = False
@@ -153,6 +156,8 @@ class Attempt:
                 "members": list(self.grant.members),
                 "projects": sorted(map(str, self.grant.projects)),
             }
+        if self.scope != "upload":
+            fields["scope"] = self.scope
         if narrowed := self.narrowing.as_claims():
             fields["narrowed_to"] = narrowed
         fields |= {name: value for attribute, name in _WHERE_KNOWN.items() if (value := getattr(self, attribute))}

@@ -29,6 +29,7 @@ from typing import Final, Self
 from broker import refusals
 from broker.minting import NARROWED_OTHERWISE, NOT_NARROWED, MintedToken, Narrowing
 from broker.policy.matching import Grant
+from broker.policy.model import Scope
 from broker.providers import Identity
 
 USER: Final = "__token__"
@@ -116,6 +117,7 @@ class DevpiTokens:
         now: float,
         lifetime_seconds: int,
         narrowing: Narrowing = NOT_NARROWED,
+        scope: Scope = "upload",
     ) -> MintedToken:
         """Makes the upload token that a grant earned. It does not outlive the parent.
 
@@ -125,7 +127,7 @@ class DevpiTokens:
             PrefixNotExpressible: the grant holds more than names.
             RegistryCredential: the parent's own time is over.
         """
-        del identity, provider  # devpi asks for no more than what the token says
+        del identity, provider, scope  # devpi asks for no more than what the token says, and it says uploads
         if narrowing != Narrowing(project=narrowing.project):
             raise refusals.UnsupportedFeature("devpi's tokens can be narrowed to a project, and to nothing else")
         granted = narrowing.projects_of(grant)
@@ -139,12 +141,15 @@ class DevpiTokens:
             raise refusals.RegistryCredential("the devpi token that the broker narrows has expired")
         return self._minted(expires_at, sorted(map(str, granted)), narrowing)
 
-    def repeat(self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED) -> MintedToken:
+    def repeat(
+        self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED, scope: Scope = "upload"
+    ) -> MintedToken:
         """The same token again.
 
         Raises:
             ReplayedToken: its time is over, it was no token of this parent's for this index, or narrowed otherwise.
         """
+        del scope
         stored = json.loads(receipt)
         if Narrowing.from_claims(stored["claims"]) != narrowing:
             raise refusals.ReplayedToken(NARROWED_OTHERWISE)

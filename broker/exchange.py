@@ -19,7 +19,7 @@ from broker.keys import IssuerKeys
 from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken
 from broker.patterns import Projects, intersect
 from broker.policy import matching
-from broker.policy.model import Issuer, Policies
+from broker.policy.model import SCOPES, Issuer, Policies, Scope
 from broker.providers import Identity
 from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State
 from broker.tokens import Claims
@@ -45,6 +45,8 @@ class Exchange:
     """Tells the log of a record that was stored."""
     organizations: frozenset[str] | None = None
     """The only ones that may use this index; None is all."""
+    scopes: tuple[Scope, ...] = ("upload",)
+    """What tokens can be asked for."""
     devpi: DevpiTokens | None = None
     """Where the registry judges tokens of its own: those are minted instead. They cannot be burned."""
 
@@ -107,7 +109,9 @@ class Exchange:
         issuer = policies.issuers.get(token.identity.issuer)
         if issuer is None or issuer.disabled:
             raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
-        grant = await self._ask(policies, token.identity, attempt, now=now, publishers=token.publishers)
+        grant = await self._ask(
+            policies, token.identity, attempt, now=now, scope=token.scope, publishers=token.publishers
+        )
         return intersect(token.projects, grant.projects)
 
     async def record(self, attempt: Attempt) -> None:
@@ -122,6 +126,11 @@ class Exchange:
 
     async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
         asked = await request
+        if asked.scope not in self.scopes:
+            raise refusals.UnsupportedScope(
+                f"this index offers tokens for {' and '.join(map(repr, self.scopes))} alone"
+            )
+        attempt.scope = asked.scope
         # Read now and not before: the caller decides how long a body takes, and at the moment it began, a token that
         # was spent and forgotten since, or found later, is still good.
         now, policies = self.clock(), self.policies()
@@ -142,18 +151,24 @@ class Exchange:
             now=now,
         )
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
-        grant = await self._ask(policies, identity, attempt, now=now)
-        minted = (self.devpi or self.minter).mint(
+        grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope)
+        minted = self._mints(asked.scope).mint(
             grant,
             identity,
             issuer.provider.name,
             now=now,
             lifetime_seconds=grant.lifetime_seconds,
             narrowing=asked.narrowing,
+            scope=asked.scope,
         )
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
-        attempt.narrowing, attempt.upstream = asked.narrowing, "devpi" if self.devpi else ""
+        attempt.narrowing = asked.narrowing
+        attempt.upstream = "devpi" if self._mints(asked.scope) is self.devpi else ""
         return await self._settle(attempt, issuer, identity, claims, minted, now=now)
+
+    def _mints(self, scope: Scope) -> Minter | DevpiTokens:
+        """devpi judges uploads by itself, and asks nothing of who reads."""
+        return self.devpi if self.devpi is not None and scope == "upload" else self.minter
 
     async def _settle(
         self, attempt: Attempt, issuer: Issuer, identity: Identity, claims: Claims, minted: MintedToken, *, now: float
@@ -189,7 +204,7 @@ class Exchange:
         attempt.token_id, attempt.expires_at = "", 0
         if issuer.replay == "strict" or not receipt:  # whose record is older than the retention
             raise refusals.ReplayedToken
-        minted = (self.devpi or self.minter).repeat(receipt, now, attempt.narrowing)
+        minted = self._mints(attempt.scope).repeat(receipt, now, attempt.narrowing, attempt.scope)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
         if await self.state.is_revoked(minted.id):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
@@ -207,6 +222,7 @@ class Exchange:
         attempt: Attempt,
         *,
         now: float,
+        scope: Scope,
         publishers: tuple[str, ...] | None = None,
     ) -> matching.Grant:
         """Asks both gates, at the mint and again at the upload, and notes what they said.
@@ -225,7 +241,7 @@ class Exchange:
         pinned = matching.pinned_on_first_use(found)
         attempt.considered = matching.consider(found, identity, await self.state.pins(pinned) if pinned else {})
         admitted = matching.admit(attempt.considered, self.organizations)
-        attempt.grant = matching.grant(policies, identity, admitted, now)
+        attempt.grant = matching.grant(policies, identity, admitted, now, scope)
         return attempt.grant
 
 
@@ -236,6 +252,7 @@ class MintRequest:
     token: str = field(repr=False)
     """The identity token, which nobody has looked at yet."""
     narrowing: Narrowing = NOT_NARROWED
+    scope: Scope = "upload"
 
 
 def read_request(body: bytes) -> MintRequest:
@@ -243,16 +260,32 @@ def read_request(body: bytes) -> MintRequest:
 
     Raises:
         MalformedRequest: the body is no JSON object with a string `token`.
+        UnsupportedScope: its `scope` is none.
         UnsupportedFeature: it asks for a feature of PEP 807 that is not offered.
     """
     request = parse_request(body)
+    scope = read_scope(request.get("scope", "upload"))
     features = request.get("features", [])
     if not isinstance(features, list) or any(feature not in FEATURES for feature in features):
         raise refusals.UnsupportedFeature
     single = SINGLE_USE in features
     if single and MULTI_USE in features:
         raise refusals.UnsupportedFeature(f"{SINGLE_USE!r} and {MULTI_USE!r} exclude each other")
-    return MintRequest(token=request["token"], narrowing=Narrowing(uses=1 if single else 0))
+    if single and scope != "upload":
+        raise refusals.UnsupportedFeature(f"{SINGLE_USE!r} is for uploads")
+    return MintRequest(token=request["token"], narrowing=Narrowing(uses=1 if single else 0), scope=scope)
+
+
+def read_scope(text: object) -> Scope:
+    """What a client asks its token to be for.
+
+    Raises:
+        UnsupportedScope: that is none.
+    """
+    scope = next((one for one in SCOPES if one == text), None)
+    if scope is None:
+        raise refusals.UnsupportedScope(f"the scope is {' or '.join(map(repr, SCOPES))}, and not {str(text)[:100]!r}")
+    return scope
 
 
 def parse_request(body: bytes) -> dict[str, Any]:
@@ -280,6 +313,7 @@ def note_token(attempt: Attempt, token: UploadToken, policies: Policies) -> None
     """Notes which upload token an attempt is about, and under which policies."""
     attempt.issuer, attempt.identity, attempt.generation = token.identity.issuer, token.identity, policies.generation
     attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
+    attempt.scope = token.scope
 
 
 def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:

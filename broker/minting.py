@@ -1,8 +1,8 @@
-"""A grant becomes an upload token, and back.
+"""A grant becomes a token for uploads or for reads, and back.
 
-An upload token is a prefix (`pypi-` by default) and a JWT in the manner of RFC 9068 (`typ: at+jwt`), signed with one of
-the broker's own Ed25519 keys. It carries what the CI identity was, so that publisher and membership are asked again
-when it is used.
+A token is a prefix (`pypi-` by default) and a JWT in the manner of RFC 9068 (`typ: at+jwt`), signed with one of the
+broker's own Ed25519 keys. It carries what the CI identity was, so that publisher and membership are asked again when it
+is used. Its `scope` is one use: an upload token reads nothing, a read token uploads nothing.
 
 What is stored of a token is its *receipt*: the claims, never the signature. Ed25519 is deterministic (RFC 8032), so the
 same receipt signed with the same key is the same token, and state holds nothing that anyone could upload with.
@@ -27,9 +27,8 @@ from pydantic_core import to_json
 from broker import refusals
 from broker.patterns import Projects
 from broker.policy.matching import Grant
+from broker.policy.model import SCOPES, Scope
 from broker.providers import PROVIDERS, Identity
-
-SCOPE: Final = "upload"
 
 LONGEST_UPLOAD_TOKEN: Final = 32 * 1024
 """Characters: a bound on what is looked at, several times what the longest claims make."""
@@ -166,6 +165,16 @@ class UploadToken:
     identity: Identity
     expires_at: int
     narrowing: Narrowing = NOT_NARROWED
+    scope: Scope = "upload"
+
+    def require(self, scope: Scope) -> None:
+        """Lets a token pass that is for this use.
+
+        Raises:
+            WrongScope
+        """
+        if self.scope != scope:
+            raise refusals.WrongScope(f"the token is for {self.scope!r}, and this asks for {scope!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,8 +201,12 @@ class Minter:
         now: float,
         lifetime_seconds: int,
         narrowing: Narrowing = NOT_NARROWED,
+        scope: Scope = "upload",
     ) -> MintedToken:
-        """Makes the upload token that a grant earned, or a narrower one.
+        """Makes the token that a grant earned, or a narrower one.
+
+        Args:
+            scope: What the grant is for.
 
         Raises:
             ProjectNotGranted: the project that it is to be narrowed to is not in the grant.
@@ -207,7 +220,7 @@ class Minter:
             "iat": issued_at,
             "nbf": issued_at,
             "exp": issued_at + lifetime_seconds,
-            "scope": SCOPE,
+            "scope": scope,
             "projects": sorted(map(str, narrowing.projects_of(grant))),
             "publishers": [publisher.id for publisher in grant.publishers],
             "provider": provider,
@@ -216,34 +229,35 @@ class Minter:
         }
         return self._sign(claims, self.keys.signing)
 
-    def repeat(self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED) -> MintedToken:
+    def repeat(
+        self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED, scope: Scope = "upload"
+    ) -> MintedToken:
         """The same token again.
 
         Raises:
             ReplayedToken: its time is over, the key that signed it is gone, it was narrowed otherwise, or it is for
-                another index.
+                another index or use.
         """
         stored = json.loads(receipt)
-        if stored["claims"]["aud"] != self.audience:
-            raise refusals.ReplayedToken("the identity token was exchanged before, at another index")
         if Narrowing.from_claims(stored["claims"]) != narrowing:
             raise refusals.ReplayedToken(NARROWED_OTHERWISE)
         key = self.keys.find(stored["kid"])
         if key is None or now >= stored["claims"]["exp"]:
             raise refusals.ReplayedToken("the identity token was exchanged before, and its upload token has expired")
+        if (stored["claims"]["aud"], stored["claims"]["scope"]) != (self.audience, scope):
+            raise refusals.ReplayedToken("the identity token was exchanged before, for another index or use")
         return self._sign(stored["claims"], key)
 
     def read(self, text: str, now: float) -> UploadToken:
         """Verifies an upload token.
 
         Raises:
-            InvalidUploadToken: it is none of ours, for another index, or not for uploads.
+            InvalidUploadToken: it is none of ours, or for another index.
             ExpiredUploadToken: its time is over. There is no leeway: the broker compares with its own clock.
         """
         claims = self._verified(text)
-        told = (claims.get("iss"), claims.get("aud"), claims.get("scope"))
-        if told != (self.issuer, self.audience, SCOPE):
-            raise refusals.InvalidUploadToken("the upload token was minted for another index or use")
+        if (claims.get("iss"), claims.get("aud")) != (self.issuer, self.audience):
+            raise refusals.InvalidUploadToken("the token was minted for another index")
         try:
             token = UploadToken(
                 id=claims["jti"],
@@ -253,6 +267,7 @@ class Minter:
                 identity=PROVIDERS[claims["provider"]].trust.identity.from_claims(claims["identity"]),
                 expires_at=claims["exp"],
                 narrowing=Narrowing.from_claims(claims),
+                scope=_scope(claims["scope"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise refusals.InvalidUploadToken(
@@ -285,6 +300,14 @@ class Minter:
             expires_at=claims["exp"],
             receipt=f'{{"kid":"{key.id}","claims":{payload.decode()}}}',
         )
+
+
+def _scope(text: str) -> Scope:
+    """Raises ValueError for what is none."""
+    for scope in SCOPES:
+        if text == scope:
+            return scope
+    raise ValueError("it is no scope")
 
 
 def key_set(keys: SigningKeys) -> dict[str, Sequence[Mapping[str, str]]]:

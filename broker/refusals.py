@@ -90,6 +90,13 @@ class UnsupportedFeature(Refusal):
     remedy = "Ask only for features that `/.well-known/pytp` lists, or for none."
 
 
+class UnsupportedScope(Refusal):
+    """The exchange asks for a token with a scope that this index does not offer."""
+
+    code, status = "unsupported-scope", 422
+    remedy = "Ask for `upload`; or for `read`, where the operator has reads of this index served by scoped tokens."
+
+
 class InvalidClient(Refusal):
     """The caller did not show an API token that may do this."""
 
@@ -352,33 +359,40 @@ class PoliciesStale(Refusal):
 
 
 class NoCredentials(Refusal):
-    """The upload carries no upload token."""
+    """The request carries no token."""
 
     code, status = "no-credentials", 401
-    remedy = "Upload with the user name `__token__` and a minted upload token as the password."
+    remedy = "Upload, or install, with the user name `__token__` and a minted token as the password."
 
 
 class InvalidUploadToken(Refusal):
-    """The credential is not an upload token that this broker minted for this index."""
+    """The credential is not a token that this broker minted for this index."""
 
     code, status = "invalid-upload-token", 403
     remedy = "Mint a token at this host and send it unchanged, with the user name `__token__`."
 
 
 class ExpiredUploadToken(Refusal):
-    """The upload token's time is over."""
+    """The token's time is over."""
 
     code, status = "expired-upload-token", 403
-    remedy = "Mint a new one right before the upload."
+    remedy = "Mint a new one right before the upload, or the install."
 
 
 class RevokedToken(Refusal):
-    """The upload token was revoked; clients do so at the end of a run."""
+    """The token was revoked; clients do so at the end of a run."""
 
     code, status = "revoked-token", 403
     remedy = (
         "Mint a new one, with a fresh identity token. In GitLab, ask for one `id_tokens` entry for each publish step."
     )
+
+
+class WrongScope(Refusal):
+    """The token is for another use: one that uploads reads nothing, and one that reads uploads nothing."""
+
+    code, status = "wrong-scope", 403
+    remedy = "Mint a token with `scope` `upload` to publish, and another with `scope` `read` to install."
 
 
 class TokenNarrowed(Refusal):
@@ -535,6 +549,16 @@ class UploadStorage(Refusal):
 
     code, status = "upload-storage", 507
     remedy = "Try again later; the operator makes room where `BROKER_SPOOL` points."
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+class NotInIndex(Refusal):
+    """The index has no such project or file, or the token does not cover it: which of the two is not told."""
+
+    code, status = "not-in-index", 404
+    remedy = "Compare the name with the publisher's `downloads` and `projects`, and with the member's rights."
 
 
 # --- The registry ----------------------------------------------------------------------------------------------------

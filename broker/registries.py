@@ -36,7 +36,17 @@ from broker.policy import document
 from broker.policy.errors import Findings, Place, PolicyError, shown_path
 from broker.policy.shapes import Duration, Entry, Name, Shape
 from broker.policy.validation import validate
-from broker.settings import Audience, Origin, PlainUrl, Settings, SettingsError, UploadPath, UploadTokens, reason
+from broker.settings import (
+    Audience,
+    Origin,
+    PlainUrl,
+    ReadAccess,
+    Settings,
+    SettingsError,
+    UploadPath,
+    UploadTokens,
+    reason,
+)
 
 ONE: Final = "default"
 """What the registry is called that the settings tell."""
@@ -71,6 +81,9 @@ class RegistrySettings:
     """The only ones that may use it; None is all."""
     upload_tokens: UploadTokens = "own"
     devpi_token: SecretStr = field(default_factory=lambda: SecretStr(""))
+    reads: ReadAccess = "off"
+    fallback_index: str | None = None
+    """The public simple index, with a slash at the end."""
     is_default: bool = True
     """Of its host: what stock clients find, which drop the upload URL's path."""
 
@@ -78,6 +91,30 @@ class RegistrySettings:
     def upload_url(self) -> str:
         """The index as clients name it; `aud` of the upload tokens."""
         return self.public_url + self.upload_path
+
+    @property
+    def simple_path(self) -> str:
+        """'/team-a/simple/' beside '/team-a/legacy/'; else below the upload path."""
+        return self._beside + "simple/"
+
+    @property
+    def files_path(self) -> str:
+        """'/team-a/files/'."""
+        return self._beside + "files/"
+
+    @property
+    def read_paths(self) -> tuple[str, ...]:
+        """Below which reads are served."""
+        return () if self.reads == "off" else (self.simple_path, self.files_path)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All that it serves beside `base`."""
+        return (self.upload_path, *self.read_paths)
+
+    @property
+    def _beside(self) -> str:
+        return self.upload_path.removesuffix("legacy/") if self.upload_path.endswith("/legacy/") else self.upload_path
 
     @property
     def base(self) -> str:
@@ -116,7 +153,13 @@ def _told_by(settings: Settings) -> RegistrySettings:
         release_days=settings.release_days,
         upload_tokens=settings.upload_tokens,
         devpi_token=settings.devpi_token,
+        reads=settings.reads,
+        fallback_index=_slash(settings.fallback_index_url),
     )
+
+
+def _slash(url: str | None) -> str | None:
+    return None if url is None else url.rstrip("/") + "/"
 
 
 def _index_url(upload_url: str, told: str | None) -> str:
@@ -175,6 +218,10 @@ class RegistryShape(Shape):
     )
     upload_tokens: UploadTokens = Field(default="own", description="Whose upload tokens are minted: `own` or `devpi`.")
     devpi_token_file: str | None = Field(default=None, description="A file with the devpi token that is narrowed.")
+    reads: ReadAccess = Field(default="off", description="Whether reads are served: `off`, `public` or `scoped`.")
+    fallback_index: PlainUrl | None = Field(
+        default=None, description="The public simple index that has all names that nobody holds here."
+    )
 
 
 def _read(path: Path, settings: Settings) -> tuple[RegistrySettings, ...]:
@@ -232,6 +279,8 @@ class _Reader:
             organizations=None if shape.organizations is None else frozenset(shape.organizations),
             upload_tokens=shape.upload_tokens,
             devpi_token=self._secret((*place, "devpi_token_file"), shape.devpi_token_file),
+            reads=shape.reads,
+            fallback_index=_slash(shape.fallback_index),
         )
 
     def _credential(self, shape: RegistryShape, place: Place) -> Credential:
@@ -265,6 +314,12 @@ def _conflicts(found: Iterable[RegistrySettings], settings: Settings) -> Iterato
                 yield one.name, f"has the audience of {other.name!r}", "Give each registry an audience of its own."
             if one.upload_url == other.upload_url:
                 yield one.name, f"has the path of {other.name!r}", "Give each registry of a host a path of its own."
+            if one.public_url == other.public_url and (path := _overlap(one, other)) is not None:
+                yield (
+                    one.name,
+                    f"serves {path!r} as {other.name!r} does",
+                    "Give it a path that is not below the other's.",
+                )
             if _host(one) == _host(other) and one.public_url != other.public_url:
                 yield (
                     one.name,
@@ -280,6 +335,19 @@ def _conflicts(found: Iterable[RegistrySettings], settings: Settings) -> Iterato
         if one.release_days is not None and one.release_days > settings.audit_days:
             yield one.name, "has more `release_days` than BROKER_AUDIT_DAYS", "Keep records longer, or write fewer."
         earlier.append(one)
+
+
+def _overlap(one: RegistrySettings, other: RegistrySettings) -> str | None:
+    """A path of one that stands where the other serves reads, or the reverse."""
+    return next(
+        (
+            path
+            for this, that in ((one, other), (other, one))
+            for path in this.paths
+            if path.startswith(that.read_paths)
+        ),
+        None,
+    )
 
 
 def _host(one: RegistrySettings) -> str | None:

@@ -77,6 +77,7 @@ Audience = Annotated[str, AfterValidator(_audience)]
 UploadPath = Annotated[str, AfterValidator(_path)]
 
 UploadTokens = Literal["own", "devpi"]
+ReadAccess = Literal["off", "public", "scoped"]
 
 
 class Settings(BaseSettings):
@@ -160,6 +161,16 @@ class Settings(BaseSettings):
     devpi_token: SecretStr = Field(
         default=SecretStr(""),
         description="The devpi token, of the devpi user `__token__`, that is narrowed for each upload token.",
+    )
+    reads: ReadAccess = Field(
+        default="off",
+        description="Whether the registry's simple index and files are served too: to everybody (`public`), or to "
+        "those whose token covers the project (`scoped`).",
+    )
+    fallback_index_url: PlainUrl | None = Field(
+        default=None,
+        description="A public simple index, such as PyPI's, to which installers are sent for names that no "
+        "organization holds and the registry does not have.",
     )
     exchanges_per_minute: int = Field(
         default=120, ge=1, description="Exchanges for one repository, project or service account; more are refused."
@@ -343,6 +354,8 @@ ONE_REGISTRY: Final = (
     "upload_limit_bytes",
     "upload_tokens",
     "devpi_token",
+    "reads",
+    "fallback_index_url",
 )
 """The settings of a single registry: a file of several says each of these for each."""
 

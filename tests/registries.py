@@ -81,6 +81,8 @@ class PypiServer:
     username: str = USER
     password: str = PASSWORD
     answers_again: int = 409
+    authenticate: str = "update"
+    """What needs the password: `update`, or `update, download, list`."""
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -116,7 +118,7 @@ class PypiServer:
                 [
                     *(sys.executable, "-W", "ignore", "-m", "pypiserver", "run", "--server", self._choice()),
                     *("--interface", "127.0.0.1", "--port", str(self.port), "--disable-fallback"),
-                    *("--passwords", str(passwords), "--authenticate", "update", str(self.packages)),
+                    *("--passwords", str(passwords), "--authenticate", self.authenticate, str(self.packages)),
                 ],
                 stdout=log,
                 stderr=log,
@@ -152,9 +154,9 @@ class PypiServer:
 
 
 @contextmanager
-def pypi_server(folder: Path, server: str = "wsgiref") -> Iterator[PypiServer]:
+def pypi_server(folder: Path, server: str = "wsgiref", *, authenticate: str = "update") -> Iterator[PypiServer]:
     """A running one, stopped in the end."""
-    registry = PypiServer(folder, server)
+    registry = PypiServer(folder, server, authenticate=authenticate)
     registry.start()
     try:
         yield registry

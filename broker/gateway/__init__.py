@@ -85,8 +85,9 @@ class Gateway:
 
     async def _decide(self, upload: Upload, attempt: Attempt) -> Answer:
         size_bytes = self._check_envelope(upload)
-        token = self.exchange.minter.read(credential(upload.authorization), attempt.started_at)
+        token = self.exchange.minter.read(shown_token(upload.authorization), attempt.started_at)
         scope = await self._scope(token, attempt)
+        token.require("upload")
 
         def on_field(name: str, value: str) -> None:
             if name == ":action" and value != "file_upload":
@@ -164,8 +165,8 @@ class Gateway:
         raise refusals.ProjectNotGranted(f"the upload token does not cover {project[:100]!r}")
 
 
-def credential(authorization: str | None) -> str:
-    """The password of Basic credentials for `__token__`.
+def shown_token(authorization: str | None) -> str:
+    """The password of Basic credentials for `__token__`: the upload token, or the read token.
 
     Raises:
         NoCredentials: there is no Authorization header.
@@ -179,7 +180,7 @@ def credential(authorization: str | None) -> str:
     except (binascii.Error, ValueError) as error:
         raise refusals.InvalidUploadToken("the Authorization header holds no Basic credentials") from error
     if scheme.lower() != "basic" or not colon or user != USER:
-        raise refusals.InvalidUploadToken(f"the user name must be {USER!r}, and the password an upload token")
+        raise refusals.InvalidUploadToken(f"the user name must be {USER!r}, and the password a minted token")
     return password
 
 

@@ -1,6 +1,7 @@
-"""Asks the registry's simple index which files of a project it has, and with which bytes.
+"""Asks the registry's simple index which projects and which files it has, and with which bytes.
 
-The answer decides whether a file is sent on, so anything but a clear one is a refusal (registry-index), never a "no":
+The answer decides whether a file is sent on, and what readers are shown, so anything but a clear one is a refusal
+(registry-index), never a "no":
 
 - PEP 691 JSON is asked for first, PEP 503 HTML will do; the project's page is read within bounds on bytes and time;
 - our credential goes to the index's own origin and nowhere else. A redirect within it is followed, at most three times.
@@ -15,17 +16,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from html.parser import HTMLParser
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 import httpx
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from broker import refusals
 from broker.gateway.registry import Registry
+from broker.patterns import normalise
 
 PAGE_SECONDS: Final = 60.0
 """For a project's page, redirects included. A pypiserver without its cache hashes all of a project's files for it."""
@@ -56,6 +59,13 @@ class Listed:
     """Lower-case hex; empty where the index does not say it."""
     uploaded_at: float | None = None
     """Epoch seconds; None where the index does not say it (PEP 700)."""
+    size_bytes: int | None = None
+    """None where the index does not say it (PEP 700)."""
+    requires_python: str = ""
+    yanked: str | None = None
+    """Why the file was yanked (PEP 592), which may be empty; None where it was not."""
+    metadata_sha256: str | None = None
+    """Of the metadata that is served beside it (PEP 658), which may be unknown; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +85,20 @@ class SimpleIndex:
             RegistryIndex: it gave no clear answer.
             RegistryUnavailable, RegistryCredential: it gave none, or does not take our credential.
         """
-        url = f"{self.url}{project}/"
+        page = await self._get(f"{self.url}{project}/", project)
+        return () if page is None else await asyncio.to_thread(_read_files, page)
+
+    async def projects(self) -> tuple[str, ...]:
+        """The normalised names of all that it lists, in their order. What is no project's name is left out.
+
+        Raises:
+            As `files`.
+        """
+        page = await self._get(self.url, "")
+        return () if page is None else await asyncio.to_thread(_read_projects, page)
+
+    async def _get(self, url: str, project: str) -> _Page | None:
+        """A page, after redirects within the index; None where it is not there."""
         try:
             async with asyncio.timeout(PAGE_SECONDS):
                 for _ in range(MOST_REDIRECTS + 1):
@@ -87,18 +110,18 @@ class SimpleIndex:
             raise refusals.RegistryUnavailable("the registry's index did not answer in time") from error
         raise refusals.RegistryIndex(f"the registry's index redirects more than {MOST_REDIRECTS} times")
 
-    async def _page(self, url: str, project: str) -> tuple[Listed, ...] | str:
-        """The files of the page; or where it redirects to."""
+    async def _page(self, url: str, project: str) -> _Page | str | None:
+        """The page; or where it redirects to."""
         async with self.registry.reading(url, _ACCEPT) as response:
             if response.has_redirect_location:
                 target = _join(url, response.headers["location"])
                 if _origin(target) == _origin(self.url):
                     return target
-                if urlsplit(target).path.rstrip("/").endswith(f"/{project}"):
-                    return ()
+                if project and urlsplit(target).path.rstrip("/").endswith(f"/{project}"):
+                    return None
                 raise refusals.RegistryIndex("the registry's index redirects to another host")
             if response.status_code in _NOT_THERE:
-                return ()
+                return None
             if response.status_code != httpx.codes.OK:
                 raise refusals.RegistryIndex(f"the registry's index answered with status {response.status_code}")
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -107,7 +130,7 @@ class SimpleIndex:
                 raw += chunk
                 if len(raw) > LARGEST_PAGE:
                     raise refusals.RegistryIndex(f"the registry's index has a page of more than {LARGEST_PAGE} bytes")
-        return await asyncio.to_thread(_read_page, bytes(raw), kind, url)
+        return _Page(url=url, kind=kind, raw=bytes(raw))
 
     async def sha256(self, listed: Listed) -> str:
         """The digest of a listed file, in lower-case hex.
@@ -117,7 +140,7 @@ class SimpleIndex:
         """
         if listed.sha256:
             return listed.sha256
-        if _origin(listed.url) != _origin(self.url):
+        if not self.is_at_home(listed.url):
             raise refusals.RegistryIndex("the registry's index says no sha256, and its files are at another host")
         digest, size = hashlib.sha256(), 0
         try:
@@ -134,6 +157,10 @@ class SimpleIndex:
             raise refusals.RegistryUnavailable("the registry took too long over a file") from error
         return digest.hexdigest()
 
+    def is_at_home(self, url: str) -> bool:
+        """Whether a URL is of the index's own origin, which alone is shown our credential."""
+        return _origin(url) == _origin(self.url)
+
 
 def _origin(url: str) -> tuple[str, str]:
     parts = urlsplit(url)
@@ -148,73 +175,139 @@ def _join(url: str, link: str) -> str:
         raise refusals.RegistryIndex("the registry's index leads to a URL that is none") from error
 
 
-def _read_page(raw: bytes, kind: str, url: str) -> tuple[Listed, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Page:
+    """A page of the index as it came."""
+
+    url: str
+    kind: str
+    """Its media type, in lower case."""
+    raw: bytes
+
+
+def _read_files(page: _Page) -> tuple[Listed, ...]:
     """Blocks for as long as the page is large."""
-    if kind == _JSON:
-        return tuple(_read_json(raw, url))
-    if kind in _PAGES:
-        return tuple(_read_html(raw, url))
-    raise refusals.RegistryIndex(f"the registry's index answered with {kind[:80]!r}, which is no index")
+    return _as_json(page, _Files).listed(page.url) if page.kind == _JSON else tuple(map(_linked, _links(page)))
+
+
+def _read_projects(page: _Page) -> tuple[str, ...]:
+    """Blocks for as long as the page is large."""
+    if page.kind == _JSON:
+        names = [one.name for one in _as_json(page, _Projects).projects]
+    else:
+        names = [unquote(urlsplit(one["href"]).path.rstrip("/").rpartition("/")[2]) for one in _links(page)]
+    return tuple(dict.fromkeys(filter(None, map(_normalised, names))))
+
+
+def _normalised(name: str) -> str:
+    """Empty for what is no project's name: registries link to more than those."""
+    try:
+        return normalise(name)
+    except ValueError:
+        return ""
+
+
+# --- PEP 691 ---------------------------------------------------------------------------------------------------------
 
 
 class _File(BaseModel):
-    """Of PEP 691, what matters here."""
+    """Of PEP 691, 700, 714 and 592, what matters here."""
 
     filename: str
     url: str
     hashes: dict[str, str] = {}
     uploaded: datetime | None = Field(default=None, alias="upload-time")
+    size: int | None = None
+    requires_python: str | None = Field(default=None, alias="requires-python")
+    yanked: bool | str = False
+    metadata: bool | dict[str, str] = Field(
+        default=False, validation_alias=AliasChoices("core-metadata", "dist-info-metadata")
+    )
 
 
-class _Page(BaseModel):
+class _Files(BaseModel):
     files: list[_File]
 
-
-def _read_json(raw: bytes, url: str) -> list[Listed]:
-    try:
-        page = _Page.model_validate_json(raw)
-        return [
+    def listed(self, url: str) -> tuple[Listed, ...]:
+        """Those of the page at this URL."""
+        return tuple(
             Listed(
                 filename=one.filename,
                 url=_join(url, one.url),
                 sha256=_digest(one.hashes.get("sha256", "")),
                 uploaded_at=None if one.uploaded is None else one.uploaded.timestamp(),
+                size_bytes=one.size,
+                requires_python=one.requires_python or "",
+                yanked=("" if one.yanked else None) if isinstance(one.yanked, bool) else one.yanked,
+                metadata_sha256=_metadata(one.metadata),
             )
-            for one in page.files
-        ]
+            for one in self.files
+        )
+
+
+class _Project(BaseModel):
+    name: str
+
+
+class _Projects(BaseModel):
+    projects: list[_Project]
+
+
+_Shape = TypeVar("_Shape", bound=BaseModel)
+
+
+def _as_json(page: _Page, shape: type[_Shape]) -> _Shape:
+    try:
+        return shape.model_validate_json(page.raw)
     except ValidationError as error:
         raise refusals.RegistryIndex("the registry's index answered with JSON that is not PEP 691's") from error
+
+
+def _metadata(told: bool | dict[str, str]) -> str | None:
+    if isinstance(told, bool):
+        return "" if told else None
+    return _digest(told.get("sha256", ""))
+
+
+# --- PEP 503 ---------------------------------------------------------------------------------------------------------
 
 
 class _Links(HTMLParser):
     def __init__(self, url: str) -> None:
         super().__init__()
-        self.base, self.found = url, list[str]()
+        self.base, self.found = url, list[dict[str, str]]()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        href = dict(attrs).get("href")
-        if href and tag == "base":
-            self.base = _join(self.base, href)
-        elif href and tag == "a":
-            self.found.append(_join(self.base, href))
+        told = {name: value or "" for name, value in attrs}
+        if told.get("href") and tag == "base":
+            self.base = _join(self.base, told["href"])
+        elif told.get("href") and tag == "a":
+            self.found.append({**told, "href": _join(self.base, told["href"])})
 
 
-def _read_html(raw: bytes, url: str) -> list[Listed]:
-    links = _Links(url)
+def _links(page: _Page) -> list[dict[str, str]]:
+    """The attributes of each link, `href` whole."""
+    if page.kind not in _PAGES:
+        raise refusals.RegistryIndex(f"the registry's index answered with {page.kind[:80]!r}, which is no index")
+    links = _Links(page.url)
     try:
-        links.feed(raw.decode())
-        return [_linked(link) for link in links.found]
+        links.feed(page.raw.decode())
     except ValueError as error:
         raise refusals.RegistryIndex("the registry's index answered with a page that is not UTF-8") from error
+    return links.found
 
 
-def _linked(link: str) -> Listed:
+def _linked(link: Mapping[str, str]) -> Listed:
     """A link as installers take it: the filename is the path's end, the digest the fragment."""
-    parts = urlsplit(link)
+    parts = urlsplit(link["href"])
+    told = link.get("data-core-metadata", link.get("data-dist-info-metadata"))
     return Listed(
         filename=unquote(parts.path.rpartition("/")[2]),
         url=parts._replace(fragment="").geturl(),
         sha256=_digest(parts.fragment.removeprefix("sha256=")) if parts.fragment.startswith("sha256=") else "",
+        requires_python=link.get("data-requires-python", ""),
+        yanked=link.get("data-yanked"),
+        metadata_sha256=None if told in {None, "false"} else _digest(str(told).removeprefix("sha256=")),
     )
 
 

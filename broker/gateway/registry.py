@@ -136,8 +136,11 @@ class Registry:
             await response.aclose()
 
     @asynccontextmanager
-    async def reading(self, url: str, accept: str) -> AsyncIterator[httpx.Response]:
+    async def reading(self, url: str, accept: str, **more: str) -> AsyncIterator[httpx.Response]:
         """Asks with our credential for something at the registry: only of an origin that is to have it.
+
+        Args:
+            more: Other headers.
 
         Raises:
             RegistryCredential: the registry refused our credential.
@@ -149,6 +152,7 @@ class Registry:
             "Accept": accept,
             "Accept-Encoding": "identity",
             "Cache-Control": "no-cache",
+            **more,
         }
         try:
             async with self.client.stream(

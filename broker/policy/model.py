@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from broker.patterns import Projects
 from broker.providers import Provider, Trust
@@ -19,6 +19,7 @@ Role = Literal["owner", "member", "billing-manager"]
 Replay = Literal["strict", "same-token"]
 Scope = Literal["upload", "read"]
 """What a token is for. Who may upload may read too."""
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

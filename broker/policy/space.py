@@ -15,13 +15,13 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from broker import refusals
 from broker.patterns import Projects, RefGlob
 from broker.policy import matching
 from broker.policy.matching import Considered
-from broker.policy.model import Issuer, Member, Organization, Policies, Publisher, Scope
+from broker.policy.model import SCOPES, Issuer, Member, Organization, Policies, Publisher, Scope
 from broker.policy.moments import moments
 from broker.policy.regions import Box
 from broker.policy.values import Value, Values, admits, home, values_of
@@ -34,7 +34,6 @@ UNATTENDED: Final = "unattended"
 ACTOR: Final = "actor_id"
 
 _NO_FIELDS: Final = frozenset({WHEN, PROJECT, SCOPE, UNATTENDED, ACTOR})
-_SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 Test = Callable[[Value], bool]
 
@@ -179,7 +178,7 @@ def _rights(
 ) -> Iterator[_Right]:
     """What is the same to upload and to read, or attended and not, is one right."""
     alike: dict[tuple[frozenset[Projects], frozenset[float], frozenset[bool]], set[Scope]] = defaultdict(set)
-    for scope in _SCOPES:
+    for scope in SCOPES:
         found: dict[tuple[frozenset[Projects], frozenset[float]], set[bool]] = defaultdict(set)
         for unattended in (False, True):
             started = dataclasses.replace(run, actor_id=next(iter(members)), unattended=unattended)
@@ -226,7 +225,7 @@ def _dimensions(
     return (
         Dimension(name=WHEN, atoms=tuple((moment,) for moment in turns)),
         Dimension(name=PROJECT, atoms=_atoms(_names(patterns), [pattern.covers for pattern in patterns])),
-        Dimension(name=SCOPE, atoms=tuple((scope,) for scope in _SCOPES)),
+        Dimension(name=SCOPE, atoms=tuple((scope,) for scope in SCOPES)),
         Dimension(name=UNATTENDED, atoms=((False,), (True,))),
         *fields,
     )

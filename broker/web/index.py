@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from broker.exchange import Exchange
 from broker.gateway import Gateway
+from broker.gateway.reads import Reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +19,11 @@ class Index:
     exchange: Exchange
     gateway: Gateway | None
     """None where uploads go straight to the registry."""
+    reads: Reads | None = None
+    """None where installers ask the registry itself."""
+    simple_path: str = "/simple/"
+    files_path: str = "/files/"
+    """Where reads are served."""
 
     @property
     def is_default(self) -> bool:

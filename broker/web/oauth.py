@@ -21,8 +21,8 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.api_tokens import ShownToken
-from broker.exchange import Exchange, MintRequest
-from broker.minting import SCOPE, Narrowing
+from broker.exchange import Exchange, MintRequest, read_scope
+from broker.minting import Narrowing
 from broker.patterns import normalise
 from broker.tokens import LONGEST_TOKEN
 from broker.web.answers import Json, read_body, refusal_body, tell_operator
@@ -53,10 +53,10 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
     """
 
     async def metadata(_: Request) -> Response:
-        return Json(_metadata(indexes[0].exchange.minter.issuer))
+        return Json(_metadata(indexes[0].exchange))
 
     async def token(request: Request) -> Response:
-        exchange, asked = await _asked(request, indexes)
+        exchange, asked, scope = await _asked(request, indexes)
         minted = await exchange.mint(asked, request.scope["attempt"])
         return Json(
             {
@@ -64,7 +64,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
                 "issued_token_type": ACCESS_TOKEN,
                 "token_type": "Bearer",
                 "expires_in": max(minted.expires_at - int(exchange.clock()), 0),
-                "scope": SCOPE,
+                "scope": scope,
                 "attempt": request.scope["attempt"],
             }
         )
@@ -86,13 +86,14 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
     ]
 
 
-def _metadata(root: str) -> dict[str, Any]:
+def _metadata(exchange: Exchange) -> dict[str, Any]:
+    root = exchange.minter.issuer
     methods = ["client_secret_basic", "client_secret_post"]
     return {
         "issuer": root,
         "token_endpoint": f"{root}/oauth2/token",
         "jwks_uri": f"{root}/.well-known/jwks.json",
-        "scopes_supported": [SCOPE],
+        "scopes_supported": list(exchange.scopes),
         "response_types_supported": [],
         "grant_types_supported": [TOKEN_EXCHANGE],
         "token_endpoint_auth_methods_supported": ["none"],
@@ -113,8 +114,8 @@ def _introspection_route(index: Index) -> Route:
     return Route(path, _in_oauth(introspect), methods=["POST"])
 
 
-async def _asked(request: Request, indexes: Sequence[Index]) -> tuple[Exchange, Awaitable[MintRequest]]:
-    """Which index a token exchange is for, and what it asks. What is wrong with it is part of the attempt."""
+async def _asked(request: Request, indexes: Sequence[Index]) -> tuple[Exchange, Awaitable[MintRequest], str]:
+    """Which index a token exchange is for, what it asks, and for which scope. What is wrong is part of the attempt."""
 
     async def asks(form: Mapping[str, str]) -> MintRequest:
         return _exchange(form)
@@ -124,9 +125,9 @@ async def _asked(request: Request, indexes: Sequence[Index]) -> tuple[Exchange, 
 
     try:
         form = await _form(request)
-        return _target(form, indexes), asks(form)
+        return _target(form, indexes), asks(form), form.get("scope", "upload")
     except refusals.Refusal as refusal:
-        return indexes[0].exchange, fails(refusal)
+        return indexes[0].exchange, fails(refusal), ""
 
 
 async def introspection(exchange: Exchange, text: str, attempt_id: str) -> dict[str, Any]:
@@ -153,7 +154,7 @@ async def introspection(exchange: Exchange, text: str, attempt_id: str) -> dict[
         "jti": token.id,
         "exp": token.expires_at,
         "token_type": "Bearer",
-        "scope": SCOPE,
+        "scope": token.scope,
         "username": token.identity.actor_name,
         "projects": sorted(map(str, projects)),
         "publishers": list(token.publishers),
@@ -166,7 +167,7 @@ def _exchange(form: Mapping[str, str]) -> MintRequest:
     """A token exchange, with our own fields `project`, `version`, `sha256` and `uses` to narrow what it gives.
 
     Raises:
-        UnsupportedGrant, MalformedRequest
+        UnsupportedGrant, UnsupportedScope, MalformedRequest
     """
     if _required(form, "grant_type") != TOKEN_EXCHANGE:
         raise refusals.UnsupportedGrant
@@ -176,9 +177,12 @@ def _exchange(form: Mapping[str, str]) -> MintRequest:
         raise refusals.MalformedRequest(f"'subject_token_type' must be {SUBJECT_TYPES[0]}")
     if form.get("requested_token_type", ACCESS_TOKEN) != ACCESS_TOKEN:
         raise refusals.MalformedRequest(f"'requested_token_type' can be {ACCESS_TOKEN} alone")
-    if form.get("scope", SCOPE) != SCOPE:
-        raise refusals.MalformedRequest(f"'scope' can be {SCOPE!r} alone")
-    return MintRequest(token=_required(form, "subject_token"), narrowing=_narrowing(form))
+    scope, narrowing = read_scope(form.get("scope", "upload")), _narrowing(form)
+    if scope != "upload" and narrowing != Narrowing(project=narrowing.project):
+        raise refusals.MalformedRequest(
+            "'version', 'sha256' and 'uses' narrow uploads; reads are narrowed to a project"
+        )
+    return MintRequest(token=_required(form, "subject_token"), narrowing=narrowing, scope=scope)
 
 
 def _narrowing(form: Mapping[str, str]) -> Narrowing:
@@ -346,6 +350,7 @@ _ERRORS: Final[Mapping[type[refusals.Refusal], str]] = {
     refusals.InvalidClient: "invalid_client",
     refusals.UnsupportedGrant: "unsupported_grant_type",
     refusals.InvalidTarget: "invalid_target",
+    refusals.UnsupportedScope: "invalid_scope",
 }
 
 
