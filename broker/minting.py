@@ -167,7 +167,7 @@ class UploadToken:
     issued_at: int
     expires_at: int
     narrowing: Narrowing = NOT_NARROWED
-    scope: Scope = "upload"
+    scope: Scope
 
     @property
     def subjects(self) -> tuple[str, ...]:
