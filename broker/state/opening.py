@@ -6,8 +6,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from broker.state import State
-from broker.state.redis import RedisState
-from broker.state.redis_servers import parse
 from broker.state.sqlite import SQLiteState
 
 
@@ -27,6 +25,10 @@ def open_state(url: str, *, retention_days: int) -> State:
     if url.startswith("sqlite:"):
         return SQLiteState(sqlite_file(url), retention_days=retention_days)
     if url.startswith("redis"):
+        # Redis's library is some 6 MB in each process, which one that keeps its state in a file need not have.
+        from broker.state.redis import RedisState  # noqa: PLC0415
+        from broker.state.redis_servers import parse  # noqa: PLC0415
+
         return RedisState(parse(url), retention_days=retention_days)
     raise ValueError("a state URL begins with sqlite:///, redis://, rediss://, redis+sentinel:// or redis+cluster://")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -94,3 +96,9 @@ def test_opening_touches_nothing(tmp_path: Path) -> None:
 
     asyncio.run(work())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_broker_with_its_state_in_a_file_loads_no_redis() -> None:
+    look = "import sys, broker.cli.serve; from broker.state.opening import open_state; print('redis' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert told.stdout == "False\n"
