@@ -1,6 +1,6 @@
 """Breaks the core in many places, one at a time, and sees that a test fails each time.
 
-    python -m tests.mutation.run [--jobs 2] [broker/tokens.py ...]
+    python -m tests.mutation.run [--jobs 2] [--part 1/4] [broker/tokens.py ...]
 
 A mutant that no test notices is a rule that no test holds. Those that remain are in `survivors.md`, each with the
 reason why it is the same program; any other makes this fail. Each mutant runs in a fork of a process that has the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import itertools
 import os
 import resource
 import select
@@ -91,8 +92,10 @@ _OURS = 70
 """The exit status of a fork that did not come as far as testing."""
 _MOST_BYTES = 2 << 30
 """Of memory, for a mutant that collects without end."""
-_PATIENCE = 10
+_PATIENCE = 3
 """How many times longer than the unbroken module a mutant may take: it may loop."""
+_TOLD = 50
+"""Mutants after which progress is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the mutants of the named modules, or of all; 1 where one survives that is not known to be equivalent."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="K/N", help="of each N mutants the Kth alone")
     parser.add_argument("modules", nargs="*", default=list(TESTS))
     options = parser.parse_args(arguments)
     _prepare()
@@ -139,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     surprises = 0
     for module in options.modules:
         started = time.monotonic()
-        tally = _run_module(module, options.jobs)
+        tally = _run_module(module, options.jobs, options.part)
         surprising = [one for one in tally.survivors if f"`{module}` {one.name}" not in known]
         surprises += len(surprising)
         print(
@@ -150,6 +154,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for one in surprising:
             print(f"  {module}:{one.line} {one.name}", flush=True)
     return 1 if surprises else 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    """'2/4'; argparse calls it by this name when it is none."""
+    at, of = map(int, text.split("/"))
+    if not 1 <= at <= of:
+        raise ValueError
+    return at, of
 
 
 def _prepare() -> None:
@@ -166,7 +178,7 @@ def _prepare() -> None:
     gc.freeze()
 
 
-def _run_module(path: str, jobs: int) -> _Tally:
+def _run_module(path: str, jobs: int, part: tuple[int, int]) -> _Tally:
     source = (ROOT / path).read_text(encoding="utf-8")
     name = path.removesuffix(".py").replace("/", ".")
     started = time.monotonic()
@@ -176,8 +188,10 @@ def _run_module(path: str, jobs: int) -> _Tally:
     patience = max(20.0, _PATIENCE * (time.monotonic() - started))
     tally = _Tally()
     running: list[_Child] = []
-    for mutant in mutants(source, path):
+    for mutant in itertools.islice(mutants(source, path), part[0] - 1, None, part[1]):
         tally.total += 1
+        if tally.total % _TOLD == 0:
+            print(f"{path}: {tally.total} mutants so far, {len(tally.survivors)} survive", file=sys.stderr, flush=True)
         running.append(_fork(name, mutant, TESTS[path], patience))
         if len(running) == jobs:
             _collect(running, tally)
