@@ -41,6 +41,8 @@ METADATA: Final = ".metadata"
 """The suffix of the metadata beside a file (PEP 658)."""
 
 _RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
+_ANSWERS_TO_RANGE: Final = frozenset({200, 206, 416})
+_ENDS: Final = frozenset({"content-length", "transfer-encoding"})
 _RELAYED: Final = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
 
 
@@ -129,8 +131,11 @@ class Reads:
             if response.status_code == httpx.codes.NOT_FOUND:
                 self._found.pop((project, filename.removesuffix(METADATA)), None)
                 raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
-            if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT, 416}:
+            if response.status_code not in (_ANSWERS_TO_RANGE if more else {httpx.codes.OK}):
                 raise refusals.RegistryIndex(f"the registry answers a file with status {response.status_code}")
+            if not _ENDS.intersection(response.headers):
+                # Where it ends with the connection, one that is broken off looks whole.
+                raise refusals.RegistryIndex("the registry does not say where a file ends")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
             headers = {name: response.headers[name] for name in _RELAYED if name in response.headers}
