@@ -218,6 +218,10 @@ async def test_whoever_was_removed_since_the_mint_reads_nothing(tmp_path: Path, 
             "download",
             "revoked-token",
         )
+    async with reading(tmp_path, registry) as reader:
+        reader.broker.clock.ahead_seconds = 901
+        check_refusal(await reader.get("/simple/acme-widgets/"), "expired-upload-token", 403)
+        check_refusal(await reader.get(f"/files/acme-widgets/{WHEEL}"), "expired-upload-token", 403)
     acme = READERS.replace("acme-lib: {download: [bob]}", "acme-lib: {download: [alice]}")
     async with reading(tmp_path, registry, acme=acme) as reader:
         assert (await reader.get("/simple/acme-widgets/")).status_code == 200

@@ -19,6 +19,7 @@ import uvicorn
 import broker.app as app_module
 from benchmarks.measuring import forget_peak, memory_mb
 from broker.app import create_app
+from broker.gateway import reads
 from broker.gateway.pace import Pace
 from broker.playground.ci_server import serving_ci
 from broker.web import downloads
@@ -269,6 +270,105 @@ async def test_a_client_that_reads_in_its_own_time_gets_all(tmp_path: Path, monk
 
     async with wire(tmp_path, slowly) as (_, client):
         assert (await client.get(PATH)).content == b"whole"
+
+
+# --- Where files are -------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Listing:
+    """A registry whose page of any project lists these files; each is its own name."""
+
+    files: list[dict[str, object]]
+    asked: list[str] = field(default_factory=list)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one request."""
+        path = (await reader.readuntil(b"\r\n\r\n")).decode().split(" ")[1]
+        self.asked.append(path)
+        if path.startswith("/simple/"):
+            writer.write(response("200 OK", json.dumps({"files": self.files}).encode(), JSON))
+        elif path.startswith("/gone/"):
+            writer.write(response("404 Not Found"))
+        else:
+            writer.write(response("200 OK", path.rpartition("/")[2].encode()))
+        await writer.drain()
+
+
+async def test_where_a_file_is_is_remembered_and_forgotten_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "MOST_REMEMBERED", 2)
+    listing = Listing([{"filename": f"{name}.whl", "url": f"/f/{name}.whl"} for name in "abc"])
+    async with server_of(listing.handle) as url, through(tmp_path, url) as client:
+        for name in "bcb":
+            assert (await client.get(f"/files/acme-widgets/{name}.whl")).text == f"{name}.whl"
+        assert listing.asked == ["/simple/acme-widgets/", "/f/b.whl", "/f/c.whl", "/f/b.whl"]
+        # The oldest was forgotten as soon as it was read: its page is asked each time, and it is not found.
+        check_refusal(await client.get("/files/acme-widgets/a.whl"), "not-in-index", 404)
+        assert listing.asked[4:] == ["/simple/acme-widgets/"]
+        await client.get("/files/acme-lib/b.whl")
+        assert listing.asked[5:] == ["/simple/acme-lib/", "/f/b.whl"], "of one project is not of another"
+
+
+async def test_a_file_that_is_gone_is_looked_for_anew(tmp_path: Path) -> None:
+    listing = Listing([{"filename": "a.whl", "url": "/gone/a.whl", "core-metadata": True}])
+    async with server_of(listing.handle) as url, through(tmp_path, url) as client:
+        for name in ("a.whl", "a.whl.metadata"):
+            check_refusal(await client.get(f"/files/acme-widgets/{name}"), "not-in-index", 404)
+            listing.files[0]["url"] = "/f/a.whl"
+            assert (await client.get(f"/files/acme-widgets/{name}")).text == name
+            listing.files[0]["url"] = "/gone/a.whl"
+            await client.get("/simple/acme-widgets/")
+    assert listing.asked[:4] == ["/simple/acme-widgets/", "/gone/a.whl", "/simple/acme-widgets/", "/f/a.whl"]
+
+
+async def test_metadata_is_served_where_the_page_says_that_it_is_there(tmp_path: Path) -> None:
+    listing = Listing(
+        [
+            {"filename": "a.whl", "url": "/f/a.whl?x=1", "core-metadata": {"sha256": "ab" * 32}},
+            {"filename": "b.whl", "url": "/f/b.whl"},
+        ]
+    )
+    async with server_of(listing.handle) as url, through(tmp_path, url) as client:
+        answer = await client.get("/files/acme-widgets/a.whl.metadata")
+        assert (answer.text, answer.headers["content-type"]) == ("a.whl.metadata?x=1", "text/plain; charset=utf-8")
+        check_refusal(await client.get("/files/acme-widgets/b.whl.metadata"), "not-in-index", 404)
+        told = (await client.get("/simple/acme-widgets/", headers={"Accept": downloads.JSON})).json()["files"]
+        assert [one.get("core-metadata") for one in told] == [{"sha256": "ab" * 32}, None]
+
+
+@pytest.mark.parametrize(
+    ("filename", "url"),
+    [
+        ("a.whl", "http://127.0.0.1:1/f/a.whl"),
+        ("a.whl", "//elsewhere.example/f/a.whl"),
+        ("a.whl", "https://127.0.0.1/f/a.whl"),
+        (".a.whl", "/f/a.whl"),
+        ("../a.whl", "/f/a.whl"),
+        ("a\n.whl", "/f/a.whl"),
+        ("á.whl", "/f/a.whl"),
+        ("a" * 256, "/f/a.whl"),
+        ("", "/f/a.whl"),
+    ],
+)
+async def test_what_cannot_be_served_is_not_listed(tmp_path: Path, filename: str, url: str) -> None:
+    """A file at another host among them: our credential does not go there, and no link leads past the broker."""
+    listing = Listing([{"filename": filename, "url": url}, {"filename": "b.whl", "url": "/f/b.whl"}])
+    async with server_of(listing.handle) as registry, through(tmp_path, registry) as client:
+        told = (await client.get("/simple/acme-widgets/", headers={"Accept": downloads.JSON})).json()
+        assert [one["filename"] for one in told["files"]] == ["b.whl"]
+        listing.files.pop()
+        check_refusal(await client.get("/simple/acme-widgets/"), "not-in-index", 404)
+
+
+async def test_names_of_files_are_quoted_in_links(tmp_path: Path) -> None:
+    name = 'a b?c#d%41"<>&+.whl'
+    listing = Listing([{"filename": name, "url": "/f/a.whl"}])
+    async with server_of(listing.handle) as url, through(tmp_path, url) as client:
+        (file,) = (await client.get("/simple/acme-widgets/", headers={"Accept": downloads.JSON})).json()["files"]
+        assert file["filename"] == name
+        assert (await client.get(file["url"])).text == "a.whl"
 
 
 # --- Parts of a file -------------------------------------------------------------------------------------------------
