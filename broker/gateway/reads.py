@@ -155,8 +155,6 @@ class Reads:
         try:
             scope = await self.exchange.covers_now(token, attempt)
             token.require("read")
-        except refusals.StateUnavailable:
-            raise
         except refusals.Refusal as refusal:
             attempt.refusal = refusal
             await self.exchange.record(attempt)

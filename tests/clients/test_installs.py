@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import io
 import os
+import re
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +28,8 @@ from tests.clients.test_devpi import WithDevpi
 from tests.devpi import Devpi
 
 INSTALLERS = ("pip", "uv")
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "install-through-the-broker.md"
 
 OURS, EVIL, PUBLIC = "ours", "evil", "public"
 
@@ -197,14 +201,30 @@ def index_url(bench: Bench, token: str = "") -> str:
 
 
 def install(bench: Bench, installer: str, target: Path, *arguments: str, **environment: str) -> Outcome:
-    """Installs into a folder, with nothing of the user's configuration and nothing from a cache."""
-    trust = str(bench.playground.certificates.trusted)
-    usual = {"PIP_CONFIG_FILE": os.devnull, "PIP_CERT": trust, "PIP_NO_INPUT": "1", "PIP_NO_CACHE_DIR": "1"}
-    told = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_RETRIES": "0", "UV_NO_CACHE": "1", **usual, **environment}
+    """Installs into a folder."""
     begin = ["install"] if installer == "pip" else ["pip", "install"]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    release = Release(folder=target.parent, version="", files={})
-    return bench.run(installer, [*begin, "--target", str(target), *arguments], release, told)
+    return run(bench, installer, target.parent, *begin, "--target", str(target), *arguments, **environment)
+
+
+def run(bench: Bench, program: str, folder: Path, *arguments: str, **environment: str) -> Outcome:
+    """Runs an installer, or a shell that finds them: without the user's configuration, and nothing from a cache."""
+    path = os.pathsep.join((str(bench.uv.program.parent), os.environ.get("PATH", os.defpath)))
+    told = {
+        **bench.playground.client_environment,
+        "PATH": path,
+        "UV_NO_CACHE": "1",
+        "PIP_NO_CACHE_DIR": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_CERT": str(bench.playground.certificates.trusted),
+        "PIP_NO_INPUT": "1",
+        "PIP_RETRIES": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        **environment,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    found = shutil.which(program, path=path)
+    assert found is not None
+    return Uv(program=Path(found), home=bench.uv.home).run(arguments, folder, told)
 
 
 def whose(target: Path, project: str) -> str:
@@ -249,26 +269,16 @@ def test_hashes_are_required_and_compared(bench: Bench, installer: str, tmp_path
         assert whose(tmp_path / told, "acme-widgets") == (OURS if status == 0 else "")
 
 
-def test_pip_takes_the_token_from_a_netrc_file(bench: Bench, tmp_path: Path) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text(f"machine 127.0.0.1 login __token__ password {bench.mint(scope='read')}\n", encoding="utf-8")
-    netrc.chmod(0o600)
-    outcome = install(
-        bench, "pip", tmp_path / "it", "--index-url", index_url(bench), "acme-widgets==1.0", NETRC=str(netrc)
-    )
-    assert outcome.status == 0, outcome.output
-    assert whose(tmp_path / "it", "acme-widgets") == OURS
-
-
-def test_uv_takes_the_token_from_its_index_s_variables(bench: Bench, tmp_path: Path) -> None:
-    outcome = install(
-        bench,
-        "uv",
-        tmp_path / "it",
-        *("--default-index", f"acme={index_url(bench)}", "acme-widgets==1.0"),
-        UV_INDEX_ACME_USERNAME="__token__",
-        UV_INDEX_ACME_PASSWORD=bench.mint(scope="read"),
-    )
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_the_how_to_s_lines_install(bench: Bench, installer: str, tmp_path: Path) -> None:
+    """pip has the token from a netrc file, uv from variables: it stands in no URL."""
+    blocks = re.findall(r"```bash\n(.*?)```", HOW_TO.read_text(encoding="utf-8"), re.DOTALL)
+    [lines] = [one for one in blocks if {"pip": "NETRC=", "uv": "UV_INDEX_ACME_PASSWORD="}[installer] in one]
+    where = urlsplit(bench.playground.url)
+    lines = lines.replace("https://upload.acme.example", bench.playground.url)
+    lines = lines.replace("upload.acme.example", str(where.hostname)).replace(" install ", " install --target it ")
+    token = {"token": bench.mint(scope="read")}
+    outcome = run(bench, "bash", tmp_path, "-euc", lines, **token)
     assert outcome.status == 0, outcome.output
     assert whose(tmp_path / "it", "acme-widgets") == OURS
 
@@ -397,9 +407,9 @@ def test_uv_with_an_explicit_index_takes_ours_from_it_alone(
 ) -> None:
     told = PROJECT.format(ours=index_url(bench), public=public.url, project=project)
     (tmp_path / "pyproject.toml").write_text(told, encoding="utf-8")
-    release, asked = Release(folder=tmp_path, version="", files={}), len(public.asked())
+    asked = len(public.asked())
     token = {"UV_INDEX_ACME_USERNAME": "__token__", "UV_INDEX_ACME_PASSWORD": bench.mint(scope="read")}
-    outcome = bench.run("uv", ["sync"], release, {"UV_NO_CONFIG": "false", "UV_NO_CACHE": "1", **token})
+    outcome = run(bench, "uv", tmp_path, "sync", UV_NO_CONFIG="false", **token)
     assert all("acme" not in one for one in public.asked()[asked:])
     if project == "acme-future":
         assert outcome.status != 0
