@@ -108,7 +108,8 @@ class _Parts:
         self.policies = policies
         self.state = _open_state(chosen)
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
-        self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0))
+        most = max(100, chosen.uploads_at_once)
+        self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0), most=most)
         # Of its own: readers are many, and must not keep an upload from its registry.
         self.reads_client = _client(httpx.Timeout(60.0, connect=5.0, pool=10.0), most=MOST_READERS)
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)

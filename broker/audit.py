@@ -42,6 +42,9 @@ _WHERE_KNOWN: Final = {
     "already_stored": "already_stored",
     "confirmed": "confirmed",
     "registry_status": "registry_status",
+    "revoked": "revoked",
+    "minted_until": "minted_until",
+    "reason": "reason",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
@@ -111,6 +114,14 @@ class Attempt:
     """The registry had the same file already; nothing was sent on."""
     confirmed: bool = False
     """The registry gave no answer or no success, and its index has the file."""
+    owner: str = ""
+    """Of a revocation: the organization that it concerns."""
+    revoked: str = ""
+    """Whose tokens were revoked, all at once, such as 'organization acme'."""
+    minted_until: int = 0
+    """Of those, the ones minted until then (epoch seconds)."""
+    reason: str = ""
+    """Why, in the words of whoever did it."""
     refusal: Refusal | None = field(default=None)
 
     def record(self) -> Record:
@@ -127,7 +138,7 @@ class Attempt:
             return self.grant.organizations[0]
         if self.publishers:
             return self.publishers[0].split("/")[0]
-        return self.considered[0].publisher.organization if self.considered else ""
+        return self.considered[0].publisher.organization if self.considered else self.owner
 
     def _fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {

@@ -139,7 +139,7 @@ class DevpiTokens:
             expires_at = min(expires_at, self.parent.expires_at)
         if expires_at <= now:
             raise refusals.RegistryCredential("the devpi token that the broker narrows has expired")
-        return self._minted(expires_at, sorted(map(str, granted)), narrowing)
+        return self._minted(int(now), expires_at, sorted(map(str, granted)), narrowing)
 
     def repeat(
         self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED, scope: Scope = "upload"
@@ -155,16 +155,18 @@ class DevpiTokens:
             raise refusals.ReplayedToken(NARROWED_OTHERWISE)
         if stored["kid"] != self._key() or now >= stored["claims"]["exp"]:
             raise refusals.ReplayedToken("the identity token was exchanged before, and its upload token has expired")
-        return self._minted(stored["claims"]["exp"], stored["claims"]["projects"], narrowing)
+        told = stored["claims"]
+        return self._minted(told.get("iat", 0), told["exp"], told["projects"], narrowing)
 
-    def _minted(self, expires_at: int, projects: list[str], narrowing: Narrowing) -> MintedToken:
+    def _minted(self, issued_at: int, expires_at: int, projects: list[str], narrowing: Narrowing) -> MintedToken:
         text = self.parent.narrow(
             ("allowed=upload", f"expires={expires_at}", f"indexes={self.index}", f"projects={','.join(projects)}")
         )
-        claims = {"exp": expires_at, "projects": projects, **narrowing.as_claims()}
+        claims = {"iat": issued_at, "exp": expires_at, "projects": projects, **narrowing.as_claims()}
         return MintedToken(
             text=text,
             id=token_id(text),
+            issued_at=issued_at,
             expires_at=expires_at,
             receipt=json.dumps({"kid": self._key(), "claims": claims}),
         )

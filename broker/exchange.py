@@ -16,7 +16,7 @@ from broker import refusals, tokens
 from broker.audit import Attempt, Kind, Record
 from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
-from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken
+from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken, subjects_of
 from broker.patterns import Projects, intersect
 from broker.policy import matching
 from broker.policy.model import SCOPES, Issuer, Policies, Scope
@@ -104,7 +104,7 @@ class Exchange:
         policies, now = self.policies(), self.clock()
         note_token(attempt, token, policies)
         matching.require_current(policies, now)
-        if await self.state.is_revoked(token.id):
+        if await self.state.is_revoked(token.id, token.subjects, token.issued_at):
             raise refusals.RevokedToken
         issuer = policies.issuers.get(token.identity.issuer)
         if issuer is None or issuer.disabled:
@@ -190,7 +190,7 @@ class Exchange:
                 self.publish_record(record)
                 return minted
             case Spent(receipt=receipt):
-                return await self._again(attempt, issuer, receipt, now)
+                return await self._again(attempt, issuer, identity, receipt, now)
             case OverLimit(retry_after_seconds=seconds):
                 attempt.token_id, attempt.expires_at = "", 0
                 raise refusals.RateLimited(retry_after_seconds=seconds)
@@ -199,14 +199,18 @@ class Exchange:
                 attempt.token_id, attempt.expires_at = "", 0
                 raise refusals.IdentityChanged(f"the publisher {pin.publisher!r} was first used by another {pin.field}")
 
-    async def _again(self, attempt: Attempt, issuer: Issuer, receipt: str, now: float) -> MintedToken:
+    async def _again(
+        self, attempt: Attempt, issuer: Issuer, identity: Identity, receipt: str, now: float
+    ) -> MintedToken:
         """A second exchange of one identity token: refused, or the very same upload token, never another."""
         attempt.token_id, attempt.expires_at = "", 0
         if issuer.replay == "strict" or not receipt:  # whose record is older than the retention
             raise refusals.ReplayedToken
         minted = self._mints(attempt.scope).repeat(receipt, now, attempt.narrowing, attempt.scope)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
-        if await self.state.is_revoked(minted.id):
+        publishers = attempt.grant.publishers if attempt.grant else ()
+        subjects = subjects_of(identity, [publisher.id for publisher in publishers])
+        if await self.state.is_revoked(minted.id, subjects, minted.issued_at):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
         await self.record(attempt)
         return minted

@@ -148,8 +148,9 @@ class MintedToken:
 
     text: str = field(repr=False)
     id: str
+    issued_at: int
     expires_at: int
-    """Epoch seconds."""
+    """Epoch seconds, both."""
     receipt: str
 
 
@@ -163,9 +164,15 @@ class UploadToken:
     """Those that earned it; at use, only these count."""
     projects: frozenset[Projects]
     identity: Identity
+    issued_at: int
     expires_at: int
     narrowing: Narrowing = NOT_NARROWED
-    scope: Scope = "upload"
+    scope: Scope
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """All by which it can be revoked with others."""
+        return subjects_of(self.identity, self.publishers)
 
     def require(self, scope: Scope) -> None:
         """Lets a token pass that is for this use.
@@ -265,6 +272,7 @@ class Minter:
                 publishers=tuple(claims["publishers"]),
                 projects=frozenset(map(Projects.parse, claims["projects"])),
                 identity=PROVIDERS[claims["provider"]].trust.identity.from_claims(claims["identity"]),
+                issued_at=claims["iat"],
                 expires_at=claims["exp"],
                 narrowing=Narrowing.from_claims(claims),
                 scope=_scope(claims["scope"]),
@@ -297,9 +305,29 @@ class Minter:
         return MintedToken(
             text=f"{self.prefix}{signed}.{_base64url(key.private.sign(signed.encode()))}",
             id=claims["jti"],
+            issued_at=claims["iat"],
             expires_at=claims["exp"],
             receipt=f'{{"kid":"{key.id}","claims":{payload.decode()}}}',
         )
+
+
+EVERYTHING: Final = "everything"
+
+
+def subjects_of(identity: Identity, publishers: Sequence[str]) -> tuple[str, ...]:
+    """Whose token one is, as revocations name it.
+
+    Args:
+        publishers: Ids of those that earned it; their organizations are subjects too.
+    """
+    return (
+        EVERYTHING,
+        f"issuer {identity.issuer}",
+        f"actor {identity.issuer} {identity.actor_id}",
+        f"run {identity.issuer} {identity.run}",
+        *dict.fromkeys(f"organization {publisher.split('/')[0]}" for publisher in publishers),
+        *(f"publisher {publisher}" for publisher in publishers),
+    )
 
 
 def _scope(text: str) -> Scope:

@@ -240,8 +240,8 @@ def test_what_is_no_index_s_url_is_refused(url: str) -> None:
         index_of(url)
 
 
-def test_a_receipt_names_its_projects_and_end() -> None:
+def test_a_receipt_names_its_projects_and_times() -> None:
     """What is read back is what is written: the format is the state's, and outlives a version."""
     stored = json.loads(mint("acme-widgets").receipt)
     assert re.fullmatch("devpi:[0-9a-f]{32}:acme/prod", stored["kid"])
-    assert stored["claims"] == {"exp": NOW + 900, "projects": ["acme-widgets"]}
+    assert stored["claims"] == {"iat": NOW, "exp": NOW + 900, "projects": ["acme-widgets"]}

@@ -31,6 +31,7 @@ from broker.minting import (
 )
 from broker.playground.claims import github_claims
 from broker.policy.matching import Grant
+from broker.policy.model import Scope
 from broker.providers import Identity
 from broker.tokens import LONGEST_TOKEN
 from tests.fakes import (
@@ -248,7 +249,8 @@ def test_a_header_of_another_form_is_refused(changes: dict[str, Any]) -> None:
         {"aud": ...},
         {"aud": [INDEX]},
         {"scope": ...},
-        {"scope": "read"},
+        {"scope": "write"},
+        {"scope": ["read"]},
         {"scope": "upload read"},
         {"jti": ...},
         {"sub": ...},
@@ -391,10 +393,24 @@ def test_a_receipt_gives_nothing_once_its_key_is_gone() -> None:
         minter(KEY).repeat(token.receipt, NOW)
 
 
-def test_a_receipt_gives_nothing_at_another_index() -> None:
-    token = minted()
+def test_a_receipt_gives_nothing_at_another_index_or_for_another_use() -> None:
+    token, reads = minted(), minted(scope="read")
     with refused("replayed-token"):
         minter(audience="https://upload.acme.example/team-a/legacy/").repeat(token.receipt, NOW)
+    with refused("replayed-token"):
+        minter().repeat(token.receipt, NOW, scope="read")
+    with refused("replayed-token"):
+        minter().repeat(reads.receipt, NOW)
+    assert minter().repeat(reads.receipt, NOW, scope="read").text == reads.text
+
+
+@pytest.mark.parametrize(("scope", "other"), [("upload", "read"), ("read", "upload")])
+def test_a_token_is_for_one_use(scope: Scope, other: Scope) -> None:
+    token = minter().read(minted(scope=scope).text, NOW)
+    assert token.scope == scope
+    token.require(scope)
+    with refused("wrong-scope"):
+        token.require(other)
 
 
 def test_with_a_receipt_alone_nobody_can_upload() -> None:

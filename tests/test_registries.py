@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,35 @@ def test_a_registry_without_a_credential_is_sent_an_empty_one(tmp_path: Path) ->
     assert (main.credential.username, main.credential.secret.get_secret_value()) == ("", "")
 
 
+def test_the_page_s_own_example_is_read(tmp_path: Path) -> None:
+    page = Path(__file__).parent.parent / "docs" / "how-to" / "several-registries.md"
+    (block,) = re.findall(r"^   ```yaml\n(.*?)^   ```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "team-a-token").write_text("t")
+    (tmp_path / "vendor").write_text("v")
+    text = textwrap.dedent(block).replace("/run/secrets/vendor", "vendor")
+    found = read(tmp_path, text)
+    assert [(one.name, one.is_default, one.reads) for one in found] == [
+        ("main", True, "scoped"),
+        ("team-a", False, "off"),
+        ("vendor", True, "off"),
+    ]
+
+
+def test_reads_are_beside_a_legacy_path_or_below_another(tmp_path: Path) -> None:
+    main, team = read(tmp_path, TWO.replace("/legacy/", "/", 1))
+    assert (main.simple_path, main.files_path) == ("/simple/", "/files/")
+    assert (team.simple_path, team.files_path, team.fallback_index) == ("/team-a/simple/", "/team-a/files/", None)
+    text = TWO.replace(
+        "path: /team-a/legacy/", "path: /up/\n    reads: public\n    fallback_index: https://pypi.example/simple"
+    )
+    _, other = read(tmp_path, text)
+    assert (other.simple_path, other.reads, other.fallback_index) == (
+        "/up/simple/",
+        "public",
+        "https://pypi.example/simple/",
+    )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -108,6 +139,8 @@ def test_a_registry_without_a_credential_is_sent_an_empty_one(tmp_path: Path) ->
         ("pass_user_agent: true", "devpi_token_file: team-token", "has one of `upload_tokens: devpi`"),
         ("acme-team-a", "acme-index", "registries.yaml:8: registries.team-a: has the audience of 'main'"),
         ("/team-a/legacy/", "/legacy/", "registries.team-a: has the path of 'main'"),
+        ("/team-a/legacy/", "/simple/x/", "registries.team-a: serves '/simple/x/' as 'main' does"),
+        ("path: /legacy/", "path: /team-a/simple/a/", "registries.team-a: serves '/team-a/simple/a/' as 'main' does"),
         (
             "bearer_file",
             "public_url: https://upload.acme.example:8443\n    bearer_file",
@@ -118,9 +151,10 @@ def test_a_registry_without_a_credential_is_sent_an_empty_one(tmp_path: Path) ->
 )
 def test_a_mistake_is_told_with_its_line(tmp_path: Path, old: str, new: str, told: str) -> None:
     assert old in TWO
+    text = TWO if "serves" not in told else TWO.replace("    audience:", "    reads: scoped\n    audience:")
     (tmp_path / "registries.d").mkdir()
     with pytest.raises(SettingsError) as error:
-        read(tmp_path, TWO.replace(old, new, 1))
+        read(tmp_path, text.replace(old, new, 1))
     line = str(error.value).splitlines()[-1]
     assert line.startswith(f"BROKER_REGISTRIES: {tmp_path}/registries.yaml")
     assert told in line

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from broker.cli.audit import REMOVES_NOTHING
+from broker.cli.state import REMOVES_NOTHING
 from broker.policy import matching
 from broker.policy.errors import shown, shown_path
 from broker.policy.matching import Pins

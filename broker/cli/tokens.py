@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Final
 
 from broker.api_tokens import ROLES, ApiToken
-from broker.refusals import StateUnavailable
+from broker.cli.state import add_option, work_on_state
 from broker.state import State
-from broker.state.opening import open_state, sqlite_file
 
 DAY_SECONDS: Final = 86_400
 MOST_DAYS: Final = 3660
-
-REMOVES_NOTHING: Final = 36_500
-"""Days of retention: records are the server's to sweep."""
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,9 +38,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     )
     remove.add_argument("id", metavar="ID", help="as `broker tokens list` shows it")
     for action, run in ((new, run_new), (listing, run_list), (remove, run_remove)):
-        action.add_argument(
-            "--state", metavar="URL", help="where state is kept (BROKER_STATE_URL; default: sqlite:///state.db)"
-        )
+        add_option(action)
         action.set_defaults(run=run)
 
 
@@ -69,7 +60,7 @@ def run_new(args: argparse.Namespace) -> int:
     async def store(state: State) -> None:
         await state.store_api_token(kept)
 
-    if not _with_state(args, store, makes=True):
+    if not work_on_state("tokens", args.state, store, makes=True):
         return 1
     print(text)
     until = datetime.fromtimestamp(kept.expires_at, UTC).date()
@@ -89,7 +80,7 @@ def run_list(args: argparse.Namespace) -> int:
             over = " (over)" if token.expires_at <= time.time() else ""
             print(f"{token.id}  {token.role:<8}  until {until}{over}  {token.name}")
 
-    return 0 if _with_state(args, show, makes=False) else 1
+    return 0 if work_on_state("tokens", args.state, show) else 1
 
 
 def run_remove(args: argparse.Namespace) -> int:
@@ -99,38 +90,9 @@ def run_remove(args: argparse.Namespace) -> int:
     async def remove(state: State) -> None:
         found.append(await state.remove_api_token(args.id))
 
-    if not _with_state(args, remove, makes=False):
+    if not work_on_state("tokens", args.state, remove):
         return 1
     if found == [True]:
         return 0
     print(f"broker tokens: there is no API token {args.id!r}: `broker tokens list` shows them.", file=sys.stderr)
     return 1
-
-
-def _with_state(args: argparse.Namespace, work: Callable[[State], Awaitable[None]], *, makes: bool) -> bool:
-    """Does some work on the state; False where that failed, which is then explained.
-
-    Args:
-        makes: Whether a file that is not there may be made.
-    """
-    url = args.state or os.environ.get("BROKER_STATE_URL", "sqlite:///state.db")
-
-    async def opened() -> None:
-        if not makes and url.startswith("sqlite:") and not sqlite_file(url).exists():
-            raise ValueError(f"there is no state at {sqlite_file(url)}: name it by --state or BROKER_STATE_URL")
-        state = open_state(url, retention_days=REMOVES_NOTHING)
-        try:
-            await work(state)
-        finally:
-            await state.close()
-
-    try:
-        asyncio.run(opened())
-    except StateUnavailable as refusal:
-        why = refusal.__cause__ or "no answer in time"
-        print(f"broker tokens: state cannot be used ({why}). Name it by --state or BROKER_STATE_URL.", file=sys.stderr)
-    except ValueError as error:
-        print(f"broker tokens: {error}.", file=sys.stderr)
-    else:
-        return True
-    return False

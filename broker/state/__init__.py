@@ -215,8 +215,15 @@ class State(Protocol):
         Kept for `REVOCATION_MARGIN_SECONDS` longer, and at least that long: another replica's clock may be behind.
         """
 
-    async def is_revoked(self, token_id: str) -> bool:
-        """Whether an upload token was revoked."""
+    async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
+        """Atomically: revokes all of a subject's tokens that were minted until a moment, and appends the record.
+
+        The moment is in epoch seconds; of several, the latest counts. Remembered until the last such token is over, and
+        `REVOCATION_MARGIN_SECONDS`.
+        """
+
+    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
+        """Whether a token was revoked: itself, or with one of its subjects after it was minted (epoch seconds)."""
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """Atomically: takes a file's name for `seconds`, unless it is written, or somebody else's.

@@ -27,6 +27,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
     DEADLINE_SECONDS,
@@ -135,9 +136,18 @@ class RedisState:
         arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000)]
         await self._run(scripts.REVOKE, keys, arguments, repeatable=False)
 
-    async def is_revoked(self, token_id: str) -> bool:
+    async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
+        """As `State.revoke_subject`."""
+        seconds = max(before - record.at, 0) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
+        keys = [*self._records_of(record), self._key("revoked-subject", subject)]
+        arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000), before]
+        await self._run(scripts.REVOKE_SUBJECT, keys, arguments, repeatable=False)
+
+    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
         """As `State.is_revoked`."""
-        return bool(await self._command("EXISTS", self._key("revoked", token_id)))
+        keys = [self._key("revoked", token_id), *(self._key("revoked-subject", subject) for subject in subjects)]
+        token, *moments = await self._command("MGET", *keys)
+        return token is not None or any(before is not None and int(before) >= issued_at for before in moments)
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """As `State.claim`."""

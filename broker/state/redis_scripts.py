@@ -102,6 +102,17 @@ append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
 """
 )
 
+REVOKE_SUBJECT: Final = Script(
+    _APPEND
+    + """
+-- KEYS: all records, the organization's records, the subject. ARGV: retention in ms, body, ms to remember, moment.
+local before, left = redis.call('GET', KEYS[3]), math.max(redis.call('PTTL', KEYS[3]), tonumber(ARGV[3]))
+if before and tonumber(before) > tonumber(ARGV[4]) then ARGV[4] = before end
+redis.call('SET', KEYS[3], ARGV[4], 'PX', string.format('%.0f', left))
+append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+"""
+)
+
 RECORDS: Final = Script(
     """
 -- KEYS: all records, one organization's records where only those are wanted. ARGV: how many.

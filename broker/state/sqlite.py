@@ -14,6 +14,7 @@ from pathlib import Path
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
     REVOCATION_MARGIN_SECONDS,
     Busy,
@@ -107,12 +108,32 @@ class SQLiteState:
 
         await self._writer.do(work)
 
-    async def is_revoked(self, token_id: str) -> bool:
+    async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
+        """As `State.revoke_subject`."""
+        key, row = to_bytes(subject), row_of(record)
+        kept_until = max(before, int(record.at) + 1) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            self._sweeper.note(record.at)
+            cursor.execute(
+                "INSERT INTO revoked_subjects (key, until, before) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET"
+                " until = max(until, excluded.until), before = max(before, excluded.before)",
+                (key, kept_until, before),
+            )
+            insert(cursor, APPEND, [row])
+
+        await self._writer.do(work)
+
+    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
         """As `State.is_revoked`."""
-        key = to_bytes(token_id)
+        asked = [to_bytes(token_id), *map(to_bytes, subjects), issued_at]
+        query = (
+            "SELECT 1 FROM revocations WHERE key = ? UNION ALL SELECT 1 FROM revoked_subjects"  # noqa: S608 - ours
+            f" WHERE key IN ({','.join('?' * len(subjects))}) AND before >= ? LIMIT 1"
+        )
 
         def work(cursor: sqlite3.Cursor) -> bool:
-            return cursor.execute("SELECT 1 FROM revocations WHERE key = ?", (key,)).fetchone() is not None
+            return cursor.execute(query, asked).fetchone() is not None
 
         return await self._reader.do(work)
 

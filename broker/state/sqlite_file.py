@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -71,7 +71,14 @@ CREATE TABLE uses (key BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT
 PRAGMA user_version = 3;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS)
+_REVOKED_SUBJECTS = """
+CREATE TABLE revoked_subjects (
+    key BLOB PRIMARY KEY, until INTEGER NOT NULL, before INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 4;
+"""
+
+_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -151,7 +158,15 @@ class Sweeper:
     It has no clock of its own but for when to work: what is over is decided by the latest `now` of a caller.
     """
 
-    _UNITS = (("spends", 1), ("revocations", 1), ("limits", 1_000_000), ("files", 1), ("api_tokens", 1), ("uses", 1))
+    _UNITS = (
+        ("spends", 1),
+        ("revocations", 1),
+        ("revoked_subjects", 1),
+        ("limits", 1_000_000),
+        ("files", 1),
+        ("api_tokens", 1),
+        ("uses", 1),
+    )
 
     def __init__(self, retention_days: int) -> None:
         self._retention_seconds = retention_days * 86400

@@ -263,6 +263,29 @@ async def test_revoking_twice_is_no_mistake(state: State) -> None:
     assert len(await state.records(10)) == 2
 
 
+async def test_a_subject_s_revocation_is_of_what_was_minted_until_then(state: State) -> None:
+    await state.revoke_subject("organization acme", 1000, record(body="revoked"))
+    subjects = ["everything", "organization acme", "publisher acme/x"]
+    assert [await state.is_revoked("token", subjects, minted) for minted in (999, 1000, 1001)] == [True, True, False]
+    assert not await state.is_revoked("token", ["organization acm", "organization acme/", "everything"], 1)
+    assert not await state.is_revoked("organization acme")
+    assert not await state.is_revoked("organization acme", [], 1)
+    assert await state.records(10) == ["revoked"]
+
+
+async def test_of_a_subject_s_revocations_the_latest_moment_counts(state: State) -> None:
+    for before in (1000, 2000, 500):
+        await state.revoke_subject("run github 1", before, record())
+    assert [await state.is_revoked("token", ["run github 1"], minted) for minted in (2000, 2001)] == [True, False]
+    assert len(await state.records(10)) == 3
+
+
+async def test_one_of_many_subjects_is_enough(state: State) -> None:
+    await state.revoke_subject("s7", 1000, record())
+    assert await state.is_revoked("token", [f"s{n}" for n in range(60)], 1000)
+    assert not await state.is_revoked("token", [f"s{n}" for n in range(60) if n != 7], 1000)
+
+
 async def test_of_an_issuers_keys_the_newer_stay(state: State) -> None:
     assert await state.stored_keys("https://issuer.example") is None
     old, new = StoredKeys(fetched_at=1000.125, document="old"), StoredKeys(fetched_at=1000.25, document="new")
@@ -392,7 +415,9 @@ async def test_any_text_is_kept_as_it_is(state: State, text: str) -> None:
     assert await state.pins([text]) == {text: {text: text}}
     await state.revoke(text, int(time.time()) + 60, record(organization=text, body=text))
     assert await state.is_revoked(text)
-    assert await state.records(10, text) == [text, text]
+    await state.revoke_subject(text, 5, record(organization=text, body=text))
+    assert await state.is_revoked("", [text, "other"], 5)
+    assert await state.records(10, text) == [text, text, text]
     await state.store_keys(text, StoredKeys(fetched_at=1.5, document=text))
     assert await state.stored_keys(text) == StoredKeys(fetched_at=1.5, document=text)
     named = claim(f"file {text}", sha256=text, attempt=f"attempt {text}")

@@ -16,6 +16,7 @@ from redis import Redis
 
 from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
+from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import REVOCATION_MARGIN_SECONDS, Claimed, Settled, Spent, State, StoredKeys, Written
 from broker.state.opening import open_state
@@ -309,6 +310,10 @@ async def test_everything_is_kept_for_its_time_by_the_servers_clock(state: State
     assert 60_000 < client.pttl(f"{prefix}:limit:k") <= 120_000
     kept = client.pttl(f"{prefix}:revoked:jti") - REVOCATION_MARGIN_SECONDS * 1000
     assert 898_000 < kept <= 901_000
+    for before in (int(yesterday) + 50, int(yesterday)):  # the longer one holds
+        await state.revoke_subject("everything", before, record(at=yesterday))
+    kept = client.pttl(f"{prefix}:revoked-subject:everything") - REVOCATION_MARGIN_SECONDS * 1000
+    assert 48_000 < kept - LONGEST_LIFETIME_SECONDS * 1000 <= 51_000
     assert client.pttl(f"{prefix}:records:") > (RETENTION_DAYS - 1) * DAY_MS
     assert client.pttl(f"{prefix}:records-of:acme") > (RETENTION_DAYS - 1) * DAY_MS
     assert isinstance(await state.settle(settlement(spend="token")), Spent)

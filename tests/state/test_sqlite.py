@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, OverLimit, Settled, Spent
 from broker.state.sqlite import SQLiteState
@@ -469,6 +470,18 @@ async def test_a_token_outlives_its_record_and_never_gets_anothers_receipt(path:
     assert rows(path, "SELECT count(*) FROM records") == [(0,)]
     assert await state.settle(settlement(now=later, receipt="another's")) == Settled()
     assert await state.settle(settlement(now=later, spend="token")) == Spent(receipt="")
+
+
+async def test_a_subject_s_revocation_is_swept_once_its_last_token_is_over(path: Path, state: SQLiteState) -> None:
+    start = 1_700_000_000
+    await state.revoke_subject("everything", start + 100, record(at=start))
+    over = 100 + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
+    for later, kept in ((over - 1, True), (over, False)):
+        for _ in range(SWEEP_AFTER + 1):
+            await state.append(record(at=start + later))
+        await state.ping()
+        assert await state.is_revoked("token", ["everything"], start + 100) is kept
+    assert rows(path, "SELECT count(*) FROM revoked_subjects") == [(0,)]
 
 
 async def test_a_revocation_is_swept_only_when_every_replica_knows_its_token_is_over(

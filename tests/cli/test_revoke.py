@@ -1,0 +1,175 @@
+"""`broker revoke`: what was minted is worthless at once, and what was not minted yet is not touched."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from broker.cli import main
+from tests.gateway.uploads import CONTENT_TYPE, WHEEL, upload
+from tests.harness import Broker, Setup, state_url
+from tests.registries import PASSWORD, USER, PypiServer, pypi_server
+from tests.web.test_mint_refusals import check_refusal
+from tests.web.test_upload_refusals import basic
+
+pytestmark = pytest.mark.anyio
+
+EVERY = [
+    ("everything",),
+    ("organization", "acme"),
+    ("publisher", "acme/widgets-release"),
+    ("member", "acme/alice"),
+    ("actor", "github", "1001"),
+    ("issuer", "github"),
+    ("run", "github", "17423456789"),
+]
+OTHERS = [
+    ("organization", "bolt"),
+    ("publisher", "acme/widgets-gitlab"),
+    ("member", "acme/bob"),
+    ("actor", "gitlab", "1001"),
+    ("actor", "github", "77"),
+    ("issuer", "gitlab"),
+    ("run", "gitlab", "17423456789"),
+    ("run", "github", "1"),
+    ("token", "17423456789"),
+]
+
+
+@pytest.fixture(name="registry", scope="module")
+def _registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PypiServer]:
+    with pypi_server(tmp_path_factory.mktemp("registry")) as registry:
+        yield registry
+
+
+def setup(folder: Path, registry: PypiServer) -> Setup:
+    """A broker in front of that registry."""
+    settings = {"registry_url": registry.url, "registry_username": USER, "registry_password": PASSWORD}
+    return Setup(folder=folder, settings=settings)
+
+
+async def revoke(broker: Broker, *arguments: str) -> int:
+    """`broker revoke`, beside the running broker."""
+    more = ["--reason", "a leak", "--state", state_url(broker.folder), "--policies", str(broker.folder / "policies")]
+    return await asyncio.to_thread(main, ["revoke", *arguments, *more])
+
+
+async def publish(broker: Broker, token: str) -> object:
+    """An upload with that token."""
+    return await broker.client.post(
+        "/legacy/", content=upload(), headers={"Authorization": basic(token), "Content-Type": CONTENT_TYPE}
+    )
+
+
+@pytest.mark.parametrize("what", EVERY, ids=" ".join)
+async def test_what_was_minted_is_worthless_at_once(
+    tmp_path: Path, registry: PypiServer, capsys: pytest.CaptureFixture[str], what: tuple[str, ...]
+) -> None:
+    (registry.packages / WHEEL).unlink(missing_ok=True)
+    async with setup(tmp_path, registry).running() as broker:
+        token = await broker.minted()
+        capsys.readouterr()
+        assert await revoke(broker, *what) == 0
+        assert "revoked: " in capsys.readouterr().out
+        answer = await publish(broker, token)
+        check_refusal(answer, "revoked-token", 403)  # type: ignore[arg-type]  # an answer of httpx
+        revocation = (await broker.records())[1]
+        assert (revocation["kind"], revocation["reason"]) == ("revocation", "a leak")
+        assert revocation["minted_until"] <= time.time()
+        assert revocation["organization"] == ("acme" if what[0] in {"organization", "publisher", "member"} else "")
+    assert registry.stored() == {}
+
+
+@pytest.mark.parametrize("what", OTHERS, ids=" ".join)
+async def test_what_others_minted_is_not_touched(tmp_path: Path, registry: PypiServer, what: tuple[str, ...]) -> None:
+    async with setup(tmp_path, registry).running() as broker:
+        token = await broker.minted()
+        assert await revoke(broker, *what) == 0
+        answer = await publish(broker, token)
+        assert answer.status_code == 200  # type: ignore[attr-defined]  # an answer of httpx
+
+
+async def test_a_token_is_revoked_by_its_id(tmp_path: Path, registry: PypiServer) -> None:
+    async with setup(tmp_path, registry).running() as broker:
+        token = await broker.minted()
+        (mint,) = await broker.records()
+        assert await revoke(broker, "token", mint["token_id"]) == 0
+        check_refusal(await publish(broker, token), "revoked-token", 403)  # type: ignore[arg-type]
+        assert (await broker.records())[1]["token_id"] == mint["token_id"]
+
+
+async def test_what_is_minted_afterwards_is_good(tmp_path: Path, registry: PypiServer) -> None:
+    async with setup(tmp_path, registry).running() as broker:
+        assert await revoke(broker, "everything") == 0
+        broker.clock.ahead_seconds = 2
+        answer = await publish(broker, await broker.minted())
+        assert answer.status_code == 200  # type: ignore[attr-defined]
+
+
+async def test_an_earlier_moment_spares_what_was_minted_since(tmp_path: Path, registry: PypiServer) -> None:
+    async with setup(tmp_path, registry).running() as broker:
+        token = await broker.minted()
+        assert await revoke(broker, "everything", "--before", "2026-01-01T00:00:00+01:00") == 0
+        answer = await publish(broker, token)
+        assert answer.status_code == 200  # type: ignore[attr-defined]
+
+
+async def test_a_revoked_token_is_not_given_again(tmp_path: Path, registry: PypiServer) -> None:
+    async with setup(tmp_path, registry).running() as broker:
+        token = broker.ci.token("gitlab")
+        assert (await broker.mint(token)).status_code == 200
+        assert await revoke(broker, "member", "acme/alice") == 0
+        check_refusal(await broker.mint(token), "revoked-token", 403)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (["organization"], 2, "write: broker revoke organization NAME"),
+        (["everything", "acme"], 2, "write: broker revoke everything."),
+        (["publisher", "acme"], 2, "write ORGANIZATION/NAME"),
+        (["actor", "github", ""], 2, "write: broker revoke actor ISSUER ID"),
+        (["member", "acme/mallory"], 2, "broker revoke actor ISSUER ID"),
+        (["member", "nobody/alice"], 2, "no member nobody/alice"),
+        (["member", "acme/idless"], 2, "no id at any issuer"),
+    ],
+)
+def test_what_names_nothing_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, words: str
+) -> None:
+    made = Setup(folder=tmp_path)
+    made.acme = made.acme.replace("members:\n", "members:\n  idless: {role: member}\n")
+    policies = made.write().policies
+    more = ["--reason", "x", "--state", state_url(tmp_path), "--policies", str(policies)]
+    assert main(["revoke", *arguments, *more]) == status
+    assert words in capsys.readouterr().err
+
+
+def test_broken_policies_and_a_missing_state_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--reason", "x", "--state", state_url(tmp_path)]
+    assert main(["revoke", "member", "acme/alice", "--policies", str(tmp_path / "none"), *more]) == 1
+    assert "broker revoke: " in capsys.readouterr().err
+    assert main(["revoke", "everything", *more]) == 1
+    assert "there is no state at" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--reason", " ", "write one line"),
+        ("--reason", "a\nb", "write one line"),
+        ("--reason", "x" * 501, "at most 500"),
+        ("--before", "yesterday", "write a moment such as"),
+        ("--before", "2026-01-01T00:00:00", "time zone"),
+        ("--before", "2999-01-01T00:00:00Z", "still to come"),
+    ],
+)
+def test_a_wrong_flag_is_explained(capsys: pytest.CaptureFixture[str], flag: str, value: str, words: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["revoke", "everything", "--reason", "x", flag, value])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
