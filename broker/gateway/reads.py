@@ -103,10 +103,10 @@ class Reads:
         scope, project = await self._scope(read), _project(name)
         covered, public = _covers(scope, project), self._is_public(project)
         # Also where it is not covered: of what this registry has, another index's namesake is never offered.
-        files = await self._list(project) if covered or public else ()
-        if files and covered:
+        listed = await self.index.files(project) if covered or public else ()
+        if covered and (files := self._servable(project, listed)):
             return project, files
-        if public and not files:
+        if public and not listed:
             return Elsewhere(url=f"{self.fallback}{project}/")
         raise refusals.NotInIndex(f"there is no project {project!r} here that you may see")
 
@@ -138,7 +138,8 @@ class Reads:
                 raise refusals.RegistryIndex("the registry does not say where a file ends")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
-            headers = {name: response.headers[name] for name in _RELAYED if name in response.headers}
+            told = response.headers
+            headers = {name: told[name] for name in _RELAYED if name in told and told[name].isascii()}
             yield Download(status=response.status_code, headers=headers, body=response.aiter_raw())
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
@@ -161,9 +162,9 @@ class Reads:
             raise
         return scope
 
-    async def _list(self, project: str) -> tuple[Listed, ...]:
-        """The files of a project that can be served."""
-        files = tuple(one for one in await self.index.files(project) if self._is_servable(one))
+    def _servable(self, project: str, listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
+        """Those of a project's files that can be served; it is remembered where they are."""
+        files = tuple(one for one in listed if self._is_servable(one))
         for one in files:
             self._found[project, one.filename] = one
             self._found.move_to_end((project, one.filename))
@@ -182,7 +183,7 @@ class Reads:
         """Where the registry has a file, or the metadata beside it."""
         for again in (False, True):
             if again:
-                await self._list(project)
+                self._servable(project, await self.index.files(project))
             if (found := self._found.get((project, filename))) is not None:
                 return found.url
             described = self._found.get((project, filename.removesuffix(METADATA)))

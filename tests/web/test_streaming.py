@@ -200,6 +200,13 @@ async def test_nothing_that_the_registry_says_beside_the_file_passes(tmp_path: P
         assert all(word not in asked for word in ("cookie", "forwarded", "user-agent: me", "range"))
 
 
+async def test_a_header_that_is_no_ascii_is_left_out(tmp_path: Path) -> None:
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nETag: "\xe2\x82\xac"\r\nLast-Modified: never\r\n\r\nx'
+    async with wire(tmp_path, says(answer)) as (_, client):
+        got = await client.get(PATH)
+        assert (got.content, got.headers["last-modified"], "etag" in got.headers) == (b"x", "never", False)
+
+
 @pytest.mark.parametrize("serve", [hangs, begins(1000, 10)])
 async def test_a_registry_that_falls_silent_is_given_up(tmp_path: Path, serve: Serve) -> None:
     files = WireFiles(serve)
@@ -360,6 +367,19 @@ async def test_what_cannot_be_served_is_not_listed(tmp_path: Path, filename: str
         assert [one["filename"] for one in told["files"]] == ["b.whl"]
         listing.files.pop()
         check_refusal(await client.get("/simple/acme-widgets/"), "not-in-index", 404)
+
+
+@pytest.mark.parametrize("name", ["unheld", "acme-widgets"])
+async def test_what_the_registry_has_is_looked_for_nowhere_else_though_it_cannot_be_served(
+    tmp_path: Path, name: str
+) -> None:
+    listing = Listing([{"filename": "a.whl", "url": "http://127.0.0.1:1/f/a.whl"}])
+    public = "http://127.0.0.1:1/simple/"
+    async with server_of(listing.handle) as url, through(tmp_path, url, fallback_index_url=public) as client:
+        check_refusal(await client.get(f"/simple/{name}/"), "not-in-index", 404)
+        listing.files.clear()
+        answer = await client.get(f"/simple/{name}/")
+        assert answer.headers.get("location") == ("http://127.0.0.1:1/simple/unheld/" if name == "unheld" else None)
 
 
 async def test_names_of_files_are_quoted_in_links(tmp_path: Path) -> None:
