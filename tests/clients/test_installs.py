@@ -367,6 +367,19 @@ def test_pip_with_an_extra_index_takes_what_is_newest_wherever_it_is(
     assert whose(tmp_path / "it", held) == EVIL
 
 
+def test_with_a_token_that_is_not_good_pip_goes_on_to_the_next_index_and_uv_does_not(
+    bench: Bench, public: PublicIndex, tmp_path: Path
+) -> None:
+    url = index_url(bench, "pypi-expired")
+    both = ("--index-url", url, "--extra-index-url", public.url, "acme-widgets")
+    outcome = install(bench, "pip", tmp_path / "pip", *both)
+    assert (outcome.status, whose(tmp_path / "pip", "acme-widgets")) == (0, EVIL)
+    assert "403" not in outcome.output, "it says nothing of it"
+    outcome = install(bench, "uv", tmp_path / "uv", "--index", url, "--default-index", public.url, "acme-widgets")
+    assert (outcome.status != 0, whose(tmp_path / "uv", "acme-widgets")) == (True, "")
+    assert "403" in outcome.output
+
+
 def test_uv_takes_from_the_first_index_that_has_the_name(bench: Bench, public: PublicIndex, tmp_path: Path) -> None:
     target, acme = tmp_path / "it", f"acme={index_url(bench)}"
     token = {"UV_INDEX_ACME_USERNAME": "__token__", "UV_INDEX_ACME_PASSWORD": bench.mint(scope="read")}
