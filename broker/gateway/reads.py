@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -181,16 +181,22 @@ class Reads:
 
     async def _locate(self, project: str, filename: str) -> str | None:
         """Where the registry has a file, or the metadata beside it."""
-        for again in (False, True):
-            if again:
-                self._servable(project, await self.index.files(project))
-            if (found := self._found.get((project, filename))) is not None:
-                return found.url
-            described = self._found.get((project, filename.removesuffix(METADATA)))
-            if filename.endswith(METADATA) and described is not None and described.metadata_sha256 is not None:
-                parts = urlsplit(described.url)
-                return parts._replace(path=parts.path + METADATA).geturl()
+        remembered = _where(filename, lambda name: self._found.get((project, name)))
+        if remembered is not None:
+            return remembered
+        files = self._servable(project, await self.index.files(project))
+        return _where(filename, {one.filename: one for one in files}.get)
+
+
+def _where(filename: str, find: Callable[[str], Listed | None]) -> str | None:
+    """Where a file is, or the metadata beside one, that is found by its name."""
+    if (found := find(filename)) is not None:
+        return found.url
+    described = find(filename.removesuffix(METADATA)) if filename.endswith(METADATA) else None
+    if described is None or described.metadata_sha256 is None:
         return None
+    parts = urlsplit(described.url)
+    return parts._replace(path=parts.path + METADATA).geturl()
 
 
 def _project(name: str) -> str:
