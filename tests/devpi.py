@@ -122,6 +122,7 @@ def serving_devpi(folder: Path) -> Iterator[Devpi]:
         arguments=(
             *("--serverdir", str(data), "--secretfile", str(secret), *QUICK_HASHES),
             *("--host", "127.0.0.1", "--port", str(port), "--threads", "8", "--offline-mode"),
+            "--enable-core-metadata",  # PEP 658, which devpi calls experimental
         ),
         environment={"PYTHONWARNINGS": "ignore"},
         folder=folder,

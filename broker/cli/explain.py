@@ -43,8 +43,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser.add_argument(
         "--scope",
         choices=get_args(Scope),
-        default="upload",
-        help="what the token is to be for: to upload, or to read (default: upload)",
+        help="what the token is to be for: to upload, or to read (default: what the attempt's was for; upload)",
     )
     parser.add_argument("--audience", help="what `aud` must be (BROKER_AUDIENCE)")
     parser.add_argument(
@@ -89,12 +88,13 @@ def run_explain(args: argparse.Namespace) -> int:
 
 def _told(args: argparse.Namespace, policies: Policies, now: float) -> Told:
     audience = args.audience or os.environ.get("BROKER_AUDIENCE", "")
+    scope: Scope = args.scope or "upload"
     if args.token is not None:
-        return of_token(args.token, policies, audience, now, scope=args.scope)
+        return of_token(args.token, policies, audience, now, scope=scope)
     if args.claims is not None:
-        return of_claims(args.claims, policies, audience, now, scope=args.scope)
+        return of_claims(args.claims, policies, audience, now, scope=scope)
     if args.github is not None:
         facts = {fact: given for fact in FACTS if (given := getattr(args, fact)) is not None}
-        return of_github(args.github, facts, args.issuer, policies, now, scope=args.scope)
+        return of_github(args.github, facts, args.issuer, policies, now, scope=scope)
     url = args.state or os.environ.get("BROKER_STATE_URL", "sqlite:///state.db")
     return of_attempt(args.attempt, url, policies, now, scope=args.scope)

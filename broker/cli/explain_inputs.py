@@ -129,11 +129,12 @@ def _moment(name: str, value: object, now: float) -> str:
     return f"{name} is {datetime.fromtimestamp(value, UTC):%Y-%m-%dT%H:%M:%SZ}, {verdict}."
 
 
-def of_attempt(attempt: str, url: str, policies: Policies, now: float, *, scope: Scope) -> Told:
+def of_attempt(attempt: str, url: str, policies: Policies, now: float, *, scope: Scope | None) -> Told:
     """What was recorded of an attempt, and what today's policies say to the same identity.
 
     Args:
         url: Where state is kept.
+        scope: None for the attempt's own.
 
     Raises:
         InputError: state cannot be read, or holds no such attempt.
@@ -145,6 +146,8 @@ def of_attempt(attempt: str, url: str, policies: Policies, now: float, *, scope:
         raise InputError(f"state cannot be read ({why}): name it by --state or BROKER_STATE_URL") from refusal
     except ValueError as error:
         raise InputError(str(error)) from error
+    # Records say it where it is not the upload's (`Attempt.as_fields`).
+    scope = scope or ("read" if record.get("scope") == "read" else "upload")
     if identity is None:
         # What was said then is all that can be said: policies are asked about an identity.
         kind = next((one for one in every() if one.code == record.get("code")), MalformedToken)

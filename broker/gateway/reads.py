@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -41,6 +41,8 @@ METADATA: Final = ".metadata"
 """The suffix of the metadata beside a file (PEP 658)."""
 
 _RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
+_ANSWERS_TO_RANGE: Final = frozenset({200, 206, 416})
+_ENDS: Final = frozenset({"content-length", "transfer-encoding"})
 _RELAYED: Final = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
 
 
@@ -101,10 +103,10 @@ class Reads:
         scope, project = await self._scope(read), _project(name)
         covered, public = _covers(scope, project), self._is_public(project)
         # Also where it is not covered: of what this registry has, another index's namesake is never offered.
-        files = await self._list(project) if covered or public else ()
-        if files and covered:
+        listed = await self.index.files(project) if covered or public else ()
+        if covered and (files := self._servable(project, listed)):
             return project, files
-        if public and not files:
+        if public and not listed:
             return Elsewhere(url=f"{self.fallback}{project}/")
         raise refusals.NotInIndex(f"there is no project {project!r} here that you may see")
 
@@ -129,11 +131,15 @@ class Reads:
             if response.status_code == httpx.codes.NOT_FOUND:
                 self._found.pop((project, filename.removesuffix(METADATA)), None)
                 raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
-            if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT, 416}:
+            if response.status_code not in (_ANSWERS_TO_RANGE if more else {httpx.codes.OK}):
                 raise refusals.RegistryIndex(f"the registry answers a file with status {response.status_code}")
+            if not _ENDS.intersection(response.headers):
+                # Where it ends with the connection, one that is broken off looks whole.
+                raise refusals.RegistryIndex("the registry does not say where a file ends")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
-            headers = {name: response.headers[name] for name in _RELAYED if name in response.headers}
+            told = response.headers
+            headers = {name: told[name] for name in _RELAYED if name in told and told[name].isascii()}
             yield Download(status=response.status_code, headers=headers, body=response.aiter_raw())
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
@@ -150,17 +156,15 @@ class Reads:
         try:
             scope = await self.exchange.covers_now(token, attempt)
             token.require("read")
-        except refusals.StateUnavailable:
-            raise
         except refusals.Refusal as refusal:
             attempt.refusal = refusal
             await self.exchange.record(attempt)
             raise
         return scope
 
-    async def _list(self, project: str) -> tuple[Listed, ...]:
-        """The files of a project that can be served."""
-        files = tuple(one for one in await self.index.files(project) if self._is_servable(one))
+    def _servable(self, project: str, listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
+        """Those of a project's files that can be served; it is remembered where they are."""
+        files = tuple(one for one in listed if self._is_servable(one))
         for one in files:
             self._found[project, one.filename] = one
             self._found.move_to_end((project, one.filename))
@@ -177,16 +181,22 @@ class Reads:
 
     async def _locate(self, project: str, filename: str) -> str | None:
         """Where the registry has a file, or the metadata beside it."""
-        for again in (False, True):
-            if again:
-                await self._list(project)
-            if (found := self._found.get((project, filename))) is not None:
-                return found.url
-            described = self._found.get((project, filename.removesuffix(METADATA)))
-            if filename.endswith(METADATA) and described is not None and described.metadata_sha256 is not None:
-                parts = urlsplit(described.url)
-                return parts._replace(path=parts.path + METADATA).geturl()
+        remembered = _where(filename, lambda name: self._found.get((project, name)))
+        if remembered is not None:
+            return remembered
+        files = self._servable(project, await self.index.files(project))
+        return _where(filename, {one.filename: one for one in files}.get)
+
+
+def _where(filename: str, find: Callable[[str], Listed | None]) -> str | None:
+    """Where a file is, or the metadata beside one, that is found by its name."""
+    if (found := find(filename)) is not None:
+        return found.url
+    described = find(filename.removesuffix(METADATA)) if filename.endswith(METADATA) else None
+    if described is None or described.metadata_sha256 is None:
         return None
+    parts = urlsplit(described.url)
+    return parts._replace(path=parts.path + METADATA).geturl()
 
 
 def _project(name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 from urllib.parse import quote
 
@@ -138,24 +139,33 @@ class _Streamed(Response):
         """Whether all of it was taken."""
         clock = asyncio.get_running_loop().time
         sent, waited = 0, 0.0
-        gone = asyncio.ensure_future(_gone(receive))
         try:
-            async for chunk in download.body:
-                since = clock()
-                async with asyncio.timeout(min(self.pace.patience(sent, waited), CHUNK_SECONDS)):
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                if gone.done():  # the server takes what is sent to nobody, and says nothing
-                    return False
-                waited += clock() - since
-                sent += len(chunk)
+            async with _present(receive):
+                async for chunk in download.body:
+                    since = clock()
+                    async with asyncio.timeout(min(self.pace.patience(sent, waited), CHUNK_SECONDS)):
+                        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                    waited += clock() - since
+                    sent += len(chunk)
         except TimeoutError:
             return False
-        finally:
-            gone.cancel()
         return True
 
 
-async def _gone(receive: Receive) -> None:
-    """Waits until the client is."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+@asynccontextmanager
+async def _present(receive: Receive) -> AsyncIterator[None]:
+    """Ends with TimeoutError as soon as the client is gone, whatever is waited for: the server itself takes what is
+    sent to nobody, and says nothing; and the registry may be silent for long.
+    """
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        present.reschedule(0)
+
+    async with asyncio.timeout(None) as present:
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()

@@ -585,6 +585,21 @@ def test_what_was_allowed_may_be_refused_today(explained: Explained, tmp_path: P
     assert "(the policies of today)" in explained("--attempt", "019-a", "--state", url)[1]
 
 
+def test_an_attempt_to_read_is_decided_as_one(explained: Explained, tmp_path: Path) -> None:
+    early = {**REFUSED, "attempt": "020-b", "code": "wrong-audience", "identity": None, "scope": "read"}
+    url = record(tmp_path, {**REFUSED, "scope": "read"}, early)
+    assert explained("--attempt", "019-a", "--state", url)[1].startswith(
+        "ALLOWED     to read acme-gadgets, acme-widgets\n"
+    )
+    for attempt, asked, scope in (
+        ("019-a", (), "read"),
+        ("020-b", (), "read"),
+        ("019-a", ("--scope", "upload"), "upload"),
+    ):
+        _, out = explained("--attempt", attempt, "--state", url, "--format", "json", *asked)
+        assert json.loads(out)["scope"] == scope
+
+
 def test_what_first_uses_recorded_is_asked(explained: Explained, tmp_path: Path) -> None:
     url = record(tmp_path, REFUSED, pin="5")
     acme = {'    repository_id: "424242424"\n': "    pin: first-use\n"}

@@ -63,10 +63,11 @@ class Bench:
         }
         return Uv(program=Path(shell), home=self.uv.home).run(["-euc", line], release.folder, {**told, **environment})
 
-    def mint(self, issuer: IssuerName = "github", **changes: object) -> str:
-        """An upload token, by plain HTTP, as a step for clients that know nothing of trusted publishing."""
+    def mint(self, issuer: IssuerName = "github", *, scope: str = "upload", **changes: object) -> str:
+        """A token, by plain HTTP, as a step for clients that know nothing of trusted publishing."""
+        identity = self.playground.ci.token(issuer, **changes)
         with self.playground.client() as client:
-            answer = client.post("/_/oidc/mint-token", json={"token": self.playground.ci.token(issuer, **changes)})
+            answer = client.post("/_/oidc/mint-token", json={"token": identity, "scope": scope})
         assert answer.status_code == 200, answer.text
         return str(answer.json()["token"])
 

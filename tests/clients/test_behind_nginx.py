@@ -19,6 +19,7 @@ from broker.playground.packages import Uv
 from broker.playground.processes import free_port
 from broker.playground.session import Playground
 from tests.clients.conftest import Bench, Release
+from tests.clients.test_installs import INSTALLERS, index_url, install
 from tests.clients.test_maturin import upload as maturin_upload
 from tests.clients.test_pdm import QUIET
 from tests.clients.test_twine import UPLOAD, credentials, files
@@ -55,7 +56,8 @@ class BehindNginx(Playground):
 
     def _broker_settings(self) -> Mapping[str, str]:
         kept = {name: told for name, told in super()._broker_settings().items() if not name.startswith("BROKER_TLS_")}
-        return {**kept, "BROKER_PORT": self._broker_port, "BROKER_SPOOL": str(self.spool)}
+        more = {"BROKER_PORT": self._broker_port, "BROKER_SPOOL": str(self.spool), "BROKER_READS": "scoped"}
+        return {**kept, **more}
 
 
 @pytest.fixture(name="behind", scope="module")
@@ -146,6 +148,37 @@ def test_an_upload_token_as_long_as_the_broker_takes_passes(behind: BehindNginx)
     assert answer.json()["errors"][0]["code"] == "invalid-upload-token"
 
 
+@pytest.mark.parametrize("installer", INSTALLERS)
+def test_pip_and_uv_install_through_it(bench: Bench, behind: BehindNginx, installer: str, tmp_path: Path) -> None:
+    release, asked = bench.release(), len(behind.nginx.requests())
+    outcome = bench.run("twine", [*UPLOAD, *files(release)], release, credentials(bench.mint()))
+    assert outcome.status == 0, outcome.output
+    url = index_url(bench, bench.mint(scope="read"))
+    outcome = install(bench, installer, tmp_path / "it", "--index-url", url, f"acme-widgets=={release.version}")
+    assert outcome.status == 0, outcome.output
+    assert (
+        tmp_path / "it" / "acme_widgets" / "__init__.py"
+    ).read_text().strip() == f'__version__ = "{release.version}"'
+    (wheel,) = (name for name in release.files if name.endswith(".whl"))
+    # Where there is no metadata file, uv reads it out of the wheel by a range; pip fetches the wheel.
+    told = {"uv": ["HEAD {} 200", "GET {} 206", "GET {} 200"], "pip": ["GET {} 200"]}[installer]
+    assert behind.nginx.requests()[asked:][4:] == [
+        "GET /simple/acme-widgets/ 200",
+        *(one.format(f"/files/acme-widgets/{wheel}") for one in told),
+    ]
+
+
+def test_a_reader_that_vanishes_is_seen_through_it(bench: Bench, behind: BehindNginx) -> None:
+    (behind.registry.packages / "acme_widgets-0.1.tar.gz").write_bytes(bytes(50 << 20))
+    path = "/files/acme-widgets/acme_widgets-0.1.tar.gz"
+    with connected(behind) as connection:
+        told = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: {basic(bench.mint(scope='read'))}\r\n\r\n"
+        connection.sendall(told.encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        assert to_registry(behind) == 1
+    wait_for(lambda: to_registry(behind) == 0)
+
+
 def test_a_client_that_vanishes_leaves_nothing(bench: Bench, behind: BehindNginx) -> None:
     file = pack_wheel(wheel_entries(**{"acme_widgets/noise.bin": secrets.token_bytes(LARGE)}))
     body = upload(file)
@@ -169,6 +202,7 @@ def test_a_client_that_vanishes_leaves_nothing(bench: Bench, behind: BehindNginx
     [
         *("/_/oidc/audience", "/_/oidc/burn-token", "/oauth2/token", "/healthz", "/readyz"),
         *("/.well-known/pytp", "/.well-known/jwks.json", "/legacy", "/legacy/", "/legacy/%2Bsimple/acme-widgets/"),
+        *("/simple", "/simple/", "/simple/acme-widgets", "/simple/acme-widgets/", "/files/acme-widgets/x.whl"),
     ],
 )
 def test_what_clients_ask_is_handed_on(behind: BehindNginx, path: str) -> None:
@@ -176,7 +210,19 @@ def test_what_clients_ask_is_handed_on(behind: BehindNginx, path: str) -> None:
         assert "attempt-id" in client.get(path).headers, "the broker says so with each of its answers"
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/", "/legacy/../metrics", "/_/%2e%2e/metrics"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/metrics",
+        "/",
+        "/legacy/../metrics",
+        "/_/%2e%2e/metrics",
+        "/files/../metrics",
+        "/simple/%2e%2e/",
+        "/simplex",
+        "/files",
+    ],
+)
 def test_nothing_else_is_handed_on(behind: BehindNginx, path: str) -> None:
     with connected(behind) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
@@ -215,6 +261,13 @@ def spooled(behind: BehindNginx) -> list[str]:
         with contextlib.suppress(OSError):  # it was closed meanwhile, or is another user's
             held += [str(target) for target in [descriptor.readlink()] if behind.spool in target.parents]
     return held
+
+
+def to_registry(behind: BehindNginx) -> int:
+    """Connections to the registry that are open."""
+    port = f":{urlsplit(behind.registry.url).port:04X} 01 "
+    lines = Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()
+    return sum(" ".join(line.split()[2:4]).endswith(port.strip()) for line in lines)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -288,3 +289,71 @@ async def test_a_url_that_no_client_takes_is_no_answer() -> None:
     async with index_at("http://index.example/simple/") as index:
         with pytest.raises(refusals.RegistryIndex, match="URL"):
             await index.sha256(Listed(filename="x", url="http://index.example/\x00"))
+
+
+# --- What readers are told -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, {}),
+        ({"size": 5}, {"size_bytes": 5}),
+        ({"size": None, "requires-python": None}, {}),
+        ({"requires-python": ">=3.11"}, {"requires_python": ">=3.11"}),
+        ({"yanked": False}, {}),
+        ({"yanked": True}, {"yanked": ""}),
+        ({"yanked": "broken"}, {"yanked": "broken"}),
+        ({"core-metadata": True}, {"metadata_sha256": ""}),
+        ({"core-metadata": False}, {}),
+        ({"core-metadata": {"sha256": DIGEST.upper()}}, {"metadata_sha256": DIGEST}),
+        ({"core-metadata": {"md5": "x"}}, {"metadata_sha256": ""}),
+        ({"dist-info-metadata": {"sha256": DIGEST}}, {"metadata_sha256": DIGEST}),
+        ({"core-metadata": True, "dist-info-metadata": {"sha256": DIGEST}}, {"metadata_sha256": ""}),
+    ],
+)
+async def test_what_json_says_of_a_file_is_read(told: dict[str, object], expected: dict[str, object]) -> None:
+    (file,) = await told_of(page({"filename": "a.whl", "url": "a.whl", **told}))
+    assert file == Listed(filename="a.whl", url="a.whl", **expected)  # type: ignore[arg-type]  # as the table has it
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("", {}),
+        ('data-requires-python="&gt;=3.11"', {"requires_python": ">=3.11"}),
+        ("data-yanked", {"yanked": ""}),
+        ('data-yanked="broken &amp; gone"', {"yanked": "broken & gone"}),
+        ('data-core-metadata="true"', {"metadata_sha256": ""}),
+        ("data-core-metadata", {"metadata_sha256": ""}),
+        ('data-core-metadata="false"', {}),
+        (f'data-core-metadata="sha256={DIGEST}"', {"metadata_sha256": DIGEST}),
+        (f'data-dist-info-metadata="sha256={DIGEST}"', {"metadata_sha256": DIGEST}),
+        (f'data-core-metadata="true" data-dist-info-metadata="sha256={DIGEST}"', {"metadata_sha256": ""}),
+    ],
+)
+async def test_what_a_link_says_of_a_file_is_read(told: str, expected: dict[str, object]) -> None:
+    (file,) = await told_of(html(f'<a href="a.whl" {told}>a</a>'))
+    assert file == Listed(filename="a.whl", url="a.whl", **expected)  # type: ignore[arg-type]  # as the table has it
+
+
+async def told_of(answer: bytes) -> tuple[Listed, ...]:
+    """What an index says of 'acme', with URLs from its page."""
+    async with answering(simple__acme__=answer) as server, index_at(f"{server.url}simple/") as index:
+        files = await index.files("acme")
+    return tuple(dataclasses.replace(one, url=one.url.rpartition("/")[2]) for one in files)
+
+
+async def test_an_index_that_sends_its_whole_list_elsewhere_gives_no_answer() -> None:
+    away = response("302 Found", headers="Location: https://pypi.org/simple/")
+    async with answering(simple__=away) as server, index_at(f"{server.url}simple/") as index:
+        with pytest.raises(refusals.RegistryIndex):
+            await index.projects()
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"projects": [{}]}', b'{"projects": ["x"]}'])
+async def test_a_list_that_is_none_is_no_answer(answer: bytes) -> None:
+    told = response("200 OK", answer, JSON)
+    async with answering(simple__=told) as server, index_at(f"{server.url}simple/") as index:
+        with pytest.raises(refusals.RegistryIndex):
+            await index.projects()

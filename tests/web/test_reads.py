@@ -218,6 +218,10 @@ async def test_whoever_was_removed_since_the_mint_reads_nothing(tmp_path: Path, 
             "download",
             "revoked-token",
         )
+    async with reading(tmp_path, registry) as reader:
+        reader.broker.clock.ahead_seconds = 901
+        check_refusal(await reader.get("/simple/acme-widgets/"), "expired-upload-token", 403)
+        check_refusal(await reader.get(f"/files/acme-widgets/{WHEEL}"), "expired-upload-token", 403)
     acme = READERS.replace("acme-lib: {download: [bob]}", "acme-lib: {download: [alice]}")
     async with reading(tmp_path, registry, acme=acme) as reader:
         assert (await reader.get("/simple/acme-widgets/")).status_code == 200
@@ -285,6 +289,17 @@ async def test_the_same_identity_token_is_not_exchanged_for_both(tmp_path: Path,
             first.json()["token"],
         )
         check_refusal(await broker.mint(token), "replayed-token", 422)
+
+
+async def test_a_read_is_a_first_use(tmp_path: Path, registry: PypiServer) -> None:
+    acme = READERS.replace(
+        '    repository_id: "424242424"\n    repository_owner_id: "65600975"\n', "    pin: first-use\n"
+    )
+    assert acme != READERS
+    async with reading(tmp_path, registry, acme=acme) as reader:
+        taken_over = await reader.mint("upload", repository_id="1")
+        check_refusal(taken_over, "identity-changed", 403)
+        assert (await reader.mint("upload")).status_code == 200
 
 
 async def test_the_name_of_another_is_never_looked_for_elsewhere(tmp_path: Path, registry: PypiServer) -> None:
