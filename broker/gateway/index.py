@@ -18,7 +18,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Final, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
@@ -235,7 +235,7 @@ class _Files(BaseModel):
                 filename=one.filename,
                 url=_join(url, one.url),
                 sha256=_digest(one.hashes.get("sha256", "")),
-                uploaded_at=None if one.uploaded is None else one.uploaded.timestamp(),
+                uploaded_at=None if one.uploaded is None else _seconds(one.uploaded),
                 size_bytes=one.size,
                 requires_python=one.requires_python or "",
                 yanked=("" if one.yanked else None) if isinstance(one.yanked, bool) else one.yanked,
@@ -261,6 +261,16 @@ def _as_json(page: _Page, shape: type[_Shape]) -> _Shape:
         return shape.model_validate_json(page.raw)
     except ValidationError as error:
         raise refusals.RegistryIndex("the registry's index answered with JSON that is not PEP 691's") from error
+
+
+def _seconds(uploaded: datetime) -> float:
+    """Of a time that can be told again: near either end of the calendar, another zone's is not."""
+    try:
+        seconds = uploaded.timestamp()
+        datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError) as error:
+        raise refusals.RegistryIndex("the registry's index tells a time that is none") from error
+    return seconds
 
 
 def _metadata(told: bool | dict[str, str]) -> str | None:
@@ -294,6 +304,8 @@ def _links(page: _Page) -> list[dict[str, str]]:
         links.feed(page.raw.decode())
     except ValueError as error:
         raise refusals.RegistryIndex("the registry's index answered with a page that is not UTF-8") from error
+    except AssertionError as error:  # how the parser gives up on some declarations
+        raise refusals.RegistryIndex("the registry's index answered with a page that is no HTML") from error
     return links.found
 
 

@@ -17,7 +17,7 @@ from tests.web.test_mint_refusals import check_refusal
 
 pytestmark = pytest.mark.anyio
 
-SECRET = "s3cret-of-the-registry"  # noqa: S105
+SECRET = "s3cret-of-the-registry"
 
 
 def listing(*files: dict[str, object]) -> bytes:
@@ -38,6 +38,24 @@ async def before(folder: Path, registry: WireRegistry, **settings: Any) -> Async
     }
     async with Setup(folder=folder, settings=told).running() as broker:
         yield broker
+
+
+@pytest.mark.parametrize(
+    "told", ["0001-01-01T00:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1e11"]
+)
+async def test_a_time_that_no_clock_shows_is_no_answer(tmp_path: Path, told: str) -> None:
+    async with wire_registry() as registry, before(tmp_path, registry) as broker:
+        registry.index = lambda _: listing({"filename": "x-1.tar.gz", "url": "/x", "upload-time": told})
+        check_refusal(await broker.client.get("/simple/x/", headers={"Accept": "*/*"}), "registry-index", 502)
+        kind = JSON.partition(": ")[2]
+        check_refusal(await broker.client.get("/simple/x/", headers={"Accept": kind}), "registry-index", 502)
+
+
+@pytest.mark.parametrize("told", ["<![x[ a ]]>", "<![ ["])
+async def test_a_page_that_the_parser_chokes_on_is_no_answer(tmp_path: Path, told: str) -> None:
+    async with wire_registry() as registry, before(tmp_path, registry) as broker:
+        registry.index = lambda _: response("200 OK", told.encode(), "Content-Type: text/html")
+        check_refusal(await broker.client.get("/simple/x/"), "registry-index", 502)
 
 
 @pytest.mark.parametrize(
