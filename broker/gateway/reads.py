@@ -41,6 +41,7 @@ METADATA: Final = ".metadata"
 """The suffix of the metadata beside a file (PEP 658)."""
 
 _RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
+_NO_SUCH_RANGE: Final = 416
 _RELAYED: Final = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
 
 
@@ -129,11 +130,17 @@ class Reads:
             if response.status_code == httpx.codes.NOT_FOUND:
                 self._found.pop((project, filename.removesuffix(METADATA)), None)
                 raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
-            if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT, 416}:
+            if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT, _NO_SUCH_RANGE}:
                 raise refusals.RegistryIndex(f"the registry answers a file with status {response.status_code}")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
-            headers = {name: response.headers[name] for name in _RELAYED if name in response.headers}
+            told = {name: response.headers[name] for name in _RELAYED if name in response.headers}
+            headers = {name: value for name, value in told.items() if value.isascii()}
+            if response.status_code == _NO_SUCH_RANGE:
+                # Its body is words of the registry's, which may show the request back, and our credential with it.
+                headers["content-length"] = "0"
+                yield Download(status=_NO_SUCH_RANGE, headers=headers, body=_nothing())
+                return
             yield Download(status=response.status_code, headers=headers, body=response.aiter_raw())
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
@@ -187,6 +194,10 @@ class Reads:
                 parts = urlsplit(described.url)
                 return parts._replace(path=parts.path + METADATA).geturl()
         return None
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    yield b""
 
 
 def _project(name: str) -> str:

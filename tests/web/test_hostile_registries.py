@@ -40,6 +40,33 @@ async def before(folder: Path, registry: WireRegistry, **settings: Any) -> Async
         yield broker
 
 
+async def test_a_range_that_is_not_there_tells_its_length_alone_and_no_cache_keeps_it(tmp_path: Path) -> None:
+    """A page that shows the request back would tell the credential; a cache would answer it to whoever asks next."""
+
+    def answer(path: str) -> bytes:
+        if path.startswith("/simple/"):
+            return listing({"filename": "x-1.tar.gz", "url": "/x-1.tar.gz"})
+        return response("416 Range Not Satisfiable", SECRET.encode(), "Content-Range: bytes */7")
+
+    async with wire_registry() as registry, before(tmp_path, registry) as broker:
+        registry.index = answer
+        got = await broker.client.get("/files/x/x-1.tar.gz", headers={"Range": "bytes=99-"})
+        assert (got.status_code, got.content, got.headers["content-range"]) == (416, b"", "bytes */7")
+        assert got.headers["cache-control"] == "no-store"
+
+
+async def test_a_header_that_is_no_ascii_is_not_relayed(tmp_path: Path) -> None:
+    def answer(path: str) -> bytes:
+        if path.startswith("/simple/"):
+            return listing({"filename": "x-1.tar.gz", "url": "/x-1.tar.gz"})
+        return response("200 OK", b"content", 'ETag: "\u20ac"')
+
+    async with wire_registry() as registry, before(tmp_path, registry) as broker:
+        registry.index = answer
+        got = await broker.client.get("/files/x/x-1.tar.gz")
+        assert (got.status_code, got.content, "etag" in got.headers) == (200, b"content", False)
+
+
 @pytest.mark.parametrize(
     "told", ["0001-01-01T00:00:00", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "1e11"]
 )
