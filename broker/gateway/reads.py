@@ -102,10 +102,11 @@ class Reads:
         scope, project = await self._scope(read), _project(name)
         covered, public = _covers(scope, project), self._is_public(project)
         # Also where it is not covered: of what this registry has, another index's namesake is never offered.
-        files = await self._list(project) if covered or public else ()
-        if files and covered:
+        listed = await self.index.files(project) if covered or public else ()
+        if covered and (files := self._remember(project, listed)):
             return project, files
-        if public and not files:
+        # What the registry has and the broker cannot serve, the registry has: it is no other index's.
+        if public and not listed:
             return Elsewhere(url=f"{self.fallback}{project}/")
         raise refusals.NotInIndex(f"there is no project {project!r} here that you may see")
 
@@ -165,9 +166,9 @@ class Reads:
             raise
         return scope
 
-    async def _list(self, project: str) -> tuple[Listed, ...]:
+    def _remember(self, project: str, listed: tuple[Listed, ...]) -> tuple[Listed, ...]:
         """The files of a project that can be served."""
-        files = tuple(one for one in await self.index.files(project) if self._is_servable(one))
+        files = tuple(one for one in listed if self._is_servable(one))
         for one in files:
             self._found[project, one.filename] = one
             self._found.move_to_end((project, one.filename))
@@ -186,7 +187,7 @@ class Reads:
         """Where the registry has a file, or the metadata beside it."""
         for again in (False, True):
             if again:
-                await self._list(project)
+                self._remember(project, await self.index.files(project))
             if (found := self._found.get((project, filename))) is not None:
                 return found.url
             described = self._found.get((project, filename.removesuffix(METADATA)))

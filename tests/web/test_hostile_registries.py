@@ -17,6 +17,7 @@ from tests.web.test_mint_refusals import check_refusal
 
 pytestmark = pytest.mark.anyio
 
+FALLBACK = {"fallback_index_url": "https://pypi.example/simple"}
 SECRET = "s3cret-of-the-registry"
 
 
@@ -38,6 +39,14 @@ async def before(folder: Path, registry: WireRegistry, **settings: Any) -> Async
     }
     async with Setup(folder=folder, settings=told).running() as broker:
         yield broker
+
+
+async def test_a_project_whose_files_cannot_be_served_is_still_no_other_index_s(tmp_path: Path) -> None:
+    async with wire_registry() as registry, before(tmp_path, registry, **FALLBACK) as broker:
+        registry.index = lambda _: listing({"filename": "x-1.tar.gz", "url": "https://files.example/x-1.tar.gz"})
+        check_refusal(await broker.client.get("/simple/x/"), "not-in-index", 404)
+        registry.index = lambda _: listing()
+        assert (await broker.client.get("/simple/x/")).status_code == 302
 
 
 async def test_a_range_that_is_not_there_tells_its_length_alone_and_no_cache_keeps_it(tmp_path: Path) -> None:
