@@ -36,6 +36,12 @@ PAGE_SECONDS: Final = 60.0
 LARGEST_PAGE: Final = 16 << 20
 """Bytes. PyPI's own largest pages are about as large; a private project's are a thousandth."""
 
+MOST_LINKS: Final = 100_000
+"""Of a page: each costs memory many times its own bytes."""
+
+LONGEST_URL: Final = 8192
+"""Characters of a link's whole URL. A page may name one base for all of them, and each is as long as that at least."""
+
 MOST_REDIRECTS: Final = 3
 
 FILE_SECONDS: Final = 300.0
@@ -170,9 +176,12 @@ def _origin(url: str) -> tuple[str, str]:
 def _join(url: str, link: str) -> str:
     """A link's whole URL, such that `urlsplit` takes it."""
     try:
-        return urlsplit(urljoin(url, link)).geturl()
+        whole = urlsplit(urljoin(url, link)).geturl()
     except ValueError as error:
         raise refusals.RegistryIndex("the registry's index leads to a URL that is none") from error
+    if len(whole) > LONGEST_URL:
+        raise refusals.RegistryIndex(f"the registry's index leads to a URL of more than {LONGEST_URL} characters")
+    return whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +235,7 @@ class _File(BaseModel):
 
 
 class _Files(BaseModel):
-    files: list[_File]
+    files: list[_File] = Field(max_length=MOST_LINKS)
 
     def listed(self, url: str) -> tuple[Listed, ...]:
         """Those of the page at this URL."""
@@ -292,6 +301,8 @@ class _Links(HTMLParser):
         if told.get("href") and tag == "base":
             self.base = _join(self.base, told["href"])
         elif told.get("href") and tag == "a":
+            if len(self.found) == MOST_LINKS:
+                raise refusals.RegistryIndex(f"the registry's index has a page of more than {MOST_LINKS} links")
             self.found.append({**told, "href": _join(self.base, told["href"])})
 
 

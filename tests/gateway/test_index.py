@@ -288,3 +288,22 @@ async def test_a_url_that_no_client_takes_is_no_answer() -> None:
     async with index_at("http://index.example/simple/") as index:
         with pytest.raises(refusals.RegistryIndex, match="URL"):
             await index.sha256(Listed(filename="x", url="http://index.example/\x00"))
+
+
+async def test_links_are_bounded_in_number_and_in_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of some megabytes would else take some gigabytes: each link has its page's base in front."""
+    base = "x" * index_module.LONGEST_URL
+    for answer in (html(f"<base href='/{base}/'><a href='a'>a</a>"), page({"filename": "a", "url": f"/{base}"})):
+        with pytest.raises(refusals.RegistryIndex, match="characters"):
+            await listed(answer)
+    monkeypatch.setattr(index_module, "MOST_LINKS", 2)
+    assert len((await listed(html("<a href='a'>a</a>" * 2)))[0]) == 2
+    with pytest.raises(refusals.RegistryIndex, match="links"):
+        await listed(html("<a href='a'>a</a>" * 3))
+
+
+async def test_a_json_page_s_files_are_bounded_in_number() -> None:
+    file = b'{"filename":"a","url":"a"}'
+    content = b'{"files":[' + b",".join([file] * (index_module.MOST_LINKS + 1)) + b"]}"
+    with pytest.raises(refusals.RegistryIndex, match="PEP 691"):
+        await listed(response("200 OK", content, JSON))
