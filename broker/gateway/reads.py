@@ -136,7 +136,9 @@ class Reads:
             if self.access == "scoped":
                 await self.exchange.record(attempt)
             told = {name: response.headers[name] for name in _RELAYED if name in response.headers}
-            headers = {name: value for name, value in told.items() if value.isascii()}
+            headers = {name: value for name, value in told.items() if value.isascii() and value.isprintable()}
+            if "transfer-encoding" in response.headers:  # which overrides the length (RFC 9112 section 6.3)
+                headers.pop("content-length", None)
             if response.status_code == _NO_SUCH_RANGE:
                 # Its body is words of the registry's, which may show the request back, and our credential with it.
                 headers["content-length"] = "0"

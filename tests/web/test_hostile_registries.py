@@ -64,11 +64,12 @@ async def test_a_range_that_is_not_there_tells_its_length_alone_and_no_cache_kee
         assert got.headers["cache-control"] == "no-store"
 
 
-async def test_a_header_that_is_no_ascii_is_not_relayed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("told", ['ETag: "\u20ac"', "ETag: a\x01b", "ETag: \xe9"])
+async def test_a_header_that_is_no_plain_text_is_not_relayed(tmp_path: Path, told: str) -> None:
     def answer(path: str) -> bytes:
         if path.startswith("/simple/"):
             return listing({"filename": "x-1.tar.gz", "url": "/x-1.tar.gz"})
-        return response("200 OK", b"content", 'ETag: "\u20ac"')
+        return response("200 OK", b"content", told)
 
     async with wire_registry() as registry, before(tmp_path, registry) as broker:
         registry.index = answer
@@ -106,3 +107,15 @@ async def test_a_bearer_token_that_no_header_holds_is_told_to_nobody(
         assert SECRET not in answer.text
     said = capsys.readouterr()
     assert SECRET not in said.out + said.err
+
+
+async def test_a_length_that_the_encoding_overrides_is_not_relayed(tmp_path: Path) -> None:
+    def answer(path: str) -> bytes:
+        if path.startswith("/simple/"):
+            return listing({"filename": "x-1.tar.gz", "url": "/x-1.tar.gz"})
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+
+    async with wire_registry() as registry, before(tmp_path, registry) as broker:
+        registry.index = answer
+        got = await broker.client.get("/files/x/x-1.tar.gz")
+        assert (got.content, "content-length" in got.headers) == (b"abc", False)
