@@ -31,6 +31,7 @@ from broker.gateway import shown_token
 from broker.gateway.index import Listed, SimpleIndex
 from broker.gateway.pace import Pace
 from broker.patterns import Projects, normalise
+from broker.policy import matching
 
 Access = Literal["public", "scoped"]
 
@@ -97,6 +98,7 @@ class Reads:
 
         Raises:
             NotInIndex: it is not there, or not to be seen.
+            PoliciesStale: nobody knows whether the public index may have it.
             And those of `_scope`, and of the registry.
         """
         scope, project = await self._scope(read), _project(name)
@@ -107,6 +109,8 @@ class Reads:
             return project, files
         # What the registry has and the broker cannot serve, the registry has: it is no other index's.
         if public and not listed:
+            # Who holds which names by policies that may have been overtaken long ago, nobody is sent elsewhere by.
+            matching.require_current(self.exchange.policies(), self.exchange.clock())
             return Elsewhere(url=f"{self.fallback}{project}/")
         raise refusals.NotInIndex(f"there is no project {project!r} here that you may see")
 

@@ -119,3 +119,14 @@ async def test_a_length_that_the_encoding_overrides_is_not_relayed(tmp_path: Pat
         registry.index = answer
         got = await broker.client.get("/files/x/x-1.tar.gz")
         assert (got.content, "content-length" in got.headers) == (b"abc", False)
+
+
+async def test_nobody_is_sent_elsewhere_by_policies_that_are_too_old_to_decide(tmp_path: Path) -> None:
+    async with (
+        wire_registry() as registry,
+        before(tmp_path, registry, policies_stale_after_hours=0, **FALLBACK) as broker,
+    ):
+        assert (await broker.client.get("/simple/x/")).status_code == 302
+        await broker.break_policies()
+        check_refusal(await broker.client.get("/simple/x/"), "policies-stale", 503)
+        check_refusal(await broker.client.get("/simple/acme-x/"), "not-in-index", 404)
