@@ -18,7 +18,7 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -176,7 +176,8 @@ class Reads:
         """The files of a project that can be served."""
         files = tuple(one for one in listed if self._is_servable(one))
         for one in files:
-            self._found[project, one.filename] = one
+            # Without its texts: a registry may make each as long as a page.
+            self._found[project, one.filename] = replace(one, requires_python="", yanked=None)
             self._found.move_to_end((project, one.filename))
         while len(self._found) > MOST_REMEMBERED:
             self._found.popitem(last=False)

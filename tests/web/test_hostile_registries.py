@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from broker.gateway.index import Listed
 from tests.gateway.test_registry import response
 from tests.gateway.wire import JSON, WireRegistry, wire_registry
 from tests.harness import Broker, Setup
@@ -130,3 +132,22 @@ async def test_nobody_is_sent_elsewhere_by_policies_that_are_too_old_to_decide(t
         await broker.break_policies()
         check_refusal(await broker.client.get("/simple/x/"), "policies-stale", 503)
         check_refusal(await broker.client.get("/simple/acme-x/"), "not-in-index", 404)
+
+
+async def test_what_is_remembered_of_a_file_is_short(tmp_path: Path) -> None:
+    long = "y" * 100_000
+    file: dict[str, object] = {
+        "filename": "x-1.tar.gz",
+        "url": "/x-1.tar.gz",
+        "requires-python": "x" * 100_000,
+        "yanked": "y" * 100_000,
+    }
+    async with wire_registry() as registry, before(tmp_path, registry) as broker:
+        registry.index = lambda _: listing(file)
+        assert long in (await broker.client.get("/simple/x/")).text
+        registry.index = lambda _: listing({"filename": "y-1.tar.gz", "url": "/y-1.tar.gz"})
+        assert (await broker.client.get("/simple/y/")).status_code == 200
+        gc.collect()
+        kept = [one for one in gc.get_objects() if isinstance(one, Listed) and one.filename == "x-1.tar.gz"]
+        assert kept
+        assert all(len(repr(one)) < 1000 for one in kept)
