@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pydantic import SecretStr
 
+from broker import refusals
+
 LONGEST_SECRET: Final = 64 * 1024
 """Bytes of a file that is read for a secret."""
+
+_BEARER: Final = re.compile(r"[!-~]+")
 
 
 class SecretFile(SecretStr):
@@ -65,9 +70,16 @@ class Credential:
     secret: SecretStr = field(repr=False)
 
     def show(self) -> Shown:
-        """The credential as it is at this moment."""
+        """The credential as it is at this moment.
+
+        Raises:
+            RegistryCredential: the bearer token is none that a header can hold. The HTTP client would say so with the
+                token in its words, and those are logged.
+        """
         secret = self.secret.get_secret_value()
         if self.username is None:
+            if not _BEARER.fullmatch(secret):
+                raise refusals.RegistryCredential("the broker's bearer token is none that a header can hold")
             return Shown(header=f"Bearer {secret}", texts=(secret,))
         encoded = base64.b64encode(f"{self.username}:{secret}".encode()).decode()
         return Shown(header=f"Basic {encoded}", texts=(encoded, secret) if secret else (encoded,))

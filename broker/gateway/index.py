@@ -18,7 +18,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Final, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
@@ -35,6 +35,12 @@ PAGE_SECONDS: Final = 60.0
 
 LARGEST_PAGE: Final = 16 << 20
 """Bytes. PyPI's own largest pages are about as large; a private project's are a thousandth."""
+
+MOST_LINKS: Final = 100_000
+"""Of a page: each costs memory many times its own bytes."""
+
+LONGEST_URL: Final = 8192
+"""Characters of a link's whole URL. A page may name one base for all of them, and each is as long as that at least."""
 
 MOST_REDIRECTS: Final = 3
 
@@ -170,9 +176,12 @@ def _origin(url: str) -> tuple[str, str]:
 def _join(url: str, link: str) -> str:
     """A link's whole URL, such that `urlsplit` takes it."""
     try:
-        return urlsplit(urljoin(url, link)).geturl()
+        whole = urlsplit(urljoin(url, link)).geturl()
     except ValueError as error:
         raise refusals.RegistryIndex("the registry's index leads to a URL that is none") from error
+    if len(whole) > LONGEST_URL:
+        raise refusals.RegistryIndex(f"the registry's index leads to a URL of more than {LONGEST_URL} characters")
+    return whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,7 +235,7 @@ class _File(BaseModel):
 
 
 class _Files(BaseModel):
-    files: list[_File]
+    files: list[_File] = Field(max_length=MOST_LINKS)
 
     def listed(self, url: str) -> tuple[Listed, ...]:
         """Those of the page at this URL."""
@@ -235,7 +244,7 @@ class _Files(BaseModel):
                 filename=one.filename,
                 url=_join(url, one.url),
                 sha256=_digest(one.hashes.get("sha256", "")),
-                uploaded_at=None if one.uploaded is None else one.uploaded.timestamp(),
+                uploaded_at=None if one.uploaded is None else _seconds(one.uploaded),
                 size_bytes=one.size,
                 requires_python=one.requires_python or "",
                 yanked=("" if one.yanked else None) if isinstance(one.yanked, bool) else one.yanked,
@@ -263,6 +272,16 @@ def _as_json(page: _Page, shape: type[_Shape]) -> _Shape:
         raise refusals.RegistryIndex("the registry's index answered with JSON that is not PEP 691's") from error
 
 
+def _seconds(uploaded: datetime) -> float:
+    """Of a time that can be told again: near either end of the calendar, another zone's is not."""
+    try:
+        seconds = uploaded.timestamp()
+        datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError) as error:
+        raise refusals.RegistryIndex("the registry's index tells a time that is none") from error
+    return seconds
+
+
 def _metadata(told: bool | dict[str, str]) -> str | None:
     if isinstance(told, bool):
         return "" if told else None
@@ -282,6 +301,8 @@ class _Links(HTMLParser):
         if told.get("href") and tag == "base":
             self.base = _join(self.base, told["href"])
         elif told.get("href") and tag == "a":
+            if len(self.found) == MOST_LINKS:
+                raise refusals.RegistryIndex(f"the registry's index has a page of more than {MOST_LINKS} links")
             self.found.append({**told, "href": _join(self.base, told["href"])})
 
 
@@ -294,6 +315,8 @@ def _links(page: _Page) -> list[dict[str, str]]:
         links.feed(page.raw.decode())
     except ValueError as error:
         raise refusals.RegistryIndex("the registry's index answered with a page that is not UTF-8") from error
+    except AssertionError as error:  # how the parser gives up on some declarations
+        raise refusals.RegistryIndex("the registry's index answered with a page that is no HTML") from error
     return links.found
 
 

@@ -18,7 +18,7 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -31,6 +31,7 @@ from broker.gateway import shown_token
 from broker.gateway.index import Listed, SimpleIndex
 from broker.gateway.pace import Pace
 from broker.patterns import Projects, normalise
+from broker.policy import matching
 
 Access = Literal["public", "scoped"]
 
@@ -41,7 +42,8 @@ METADATA: Final = ".metadata"
 """The suffix of the metadata beside a file (PEP 658)."""
 
 _RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
-_ANSWERS_TO_RANGE: Final = frozenset({200, 206, 416})
+_NO_SUCH_RANGE: Final = 416
+_ANSWERS_TO_RANGE: Final = frozenset({200, 206, _NO_SUCH_RANGE})
 _ENDS: Final = frozenset({"content-length", "transfer-encoding"})
 _RELAYED: Final = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
 
@@ -98,6 +100,7 @@ class Reads:
 
         Raises:
             NotInIndex: it is not there, or not to be seen.
+            PoliciesStale: nobody knows whether the public index may have it.
             And those of `_scope`, and of the registry.
         """
         scope, project = await self._scope(read), _project(name)
@@ -106,7 +109,10 @@ class Reads:
         listed = await self.index.files(project) if covered or public else ()
         if covered and (files := self._servable(project, listed)):
             return project, files
+        # What the registry has and the broker cannot serve, the registry has: it is no other index's.
         if public and not listed:
+            # Who holds which names by policies that may have been overtaken long ago, nobody is sent elsewhere by.
+            matching.require_current(self.exchange.policies(), self.exchange.clock())
             return Elsewhere(url=f"{self.fallback}{project}/")
         raise refusals.NotInIndex(f"there is no project {project!r} here that you may see")
 
@@ -138,8 +144,15 @@ class Reads:
                 raise refusals.RegistryIndex("the registry does not say where a file ends")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
-            told = response.headers
-            headers = {name: told[name] for name in _RELAYED if name in told and told[name].isascii()}
+            told = {name: response.headers[name] for name in _RELAYED if name in response.headers}
+            headers = {name: value for name, value in told.items() if value.isascii() and value.isprintable()}
+            if "transfer-encoding" in response.headers:  # which overrides the length (RFC 9112 section 6.3)
+                headers.pop("content-length", None)
+            if response.status_code == _NO_SUCH_RANGE:
+                # Its body is words of the registry's, which may show the request back, and our credential with it.
+                headers["content-length"] = "0"
+                yield Download(status=_NO_SUCH_RANGE, headers=headers, body=_nothing())
+                return
             yield Download(status=response.status_code, headers=headers, body=response.aiter_raw())
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
@@ -166,7 +179,8 @@ class Reads:
         """Those of a project's files that can be served; it is remembered where they are."""
         files = tuple(one for one in listed if self._is_servable(one))
         for one in files:
-            self._found[project, one.filename] = one
+            # Without its texts: a registry may make each as long as a page.
+            self._found[project, one.filename] = replace(one, requires_python="", yanked=None)
             self._found.move_to_end((project, one.filename))
         while len(self._found) > MOST_REMEMBERED:
             self._found.popitem(last=False)
@@ -197,6 +211,10 @@ def _where(filename: str, find: Callable[[str], Listed | None]) -> str | None:
         return None
     parts = urlsplit(described.url)
     return parts._replace(path=parts.path + METADATA).geturl()
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    yield b""
 
 
 def _project(name: str) -> str:

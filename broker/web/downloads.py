@@ -38,6 +38,7 @@ CHUNK_SECONDS: Final = 60.0
 MOST_RANGES: Final = 20
 """Media ranges of an Accept header that are looked at."""
 
+_FOUND: Final = frozenset({200, 206})
 _METHODS: Final = ["GET", "HEAD"]
 
 
@@ -126,7 +127,8 @@ class _Streamed(Response):
         async with self.opening as download:
             headers = {
                 "content-type": self.kind,
-                "cache-control": self.cache,
+                # No cache answers a range that somebody asked for, and is not there, to whoever asks for the file.
+                "cache-control": self.cache if download.status in _FOUND else "no-store",
                 "x-content-type-options": "nosniff",
                 **download.headers,
             }

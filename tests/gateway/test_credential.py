@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from broker import refusals
 from broker.gateway.credential import LONGEST_SECRET, Credential, SecretFile
 
 
@@ -63,3 +64,11 @@ def test_a_file_that_is_just_being_written_leaves_the_last_secret(tmp_path: Path
 def test_a_file_that_cannot_be_read_at_first_is_no_secret(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         SecretFile(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("secret", ["", "s3cret s3cret", "s3cret\ns3cret", "s3cret ", "s3cret\0", "\ufeffs3cret"])
+def test_a_bearer_token_that_no_header_holds_is_shown_to_nobody(secret: str) -> None:
+    with pytest.raises(refusals.RegistryCredential) as raised:
+        Credential(secret=SecretStr(secret)).show()
+    assert "s3cret" not in repr(raised.value)
+    assert raised.value.__cause__ is None

@@ -357,3 +357,22 @@ async def test_a_list_that_is_none_is_no_answer(answer: bytes) -> None:
     async with answering(simple__=told) as server, index_at(f"{server.url}simple/") as index:
         with pytest.raises(refusals.RegistryIndex):
             await index.projects()
+
+
+async def test_links_are_bounded_in_number_and_in_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of some megabytes would else take some gigabytes: each link has its page's base in front."""
+    base = "x" * index_module.LONGEST_URL
+    for answer in (html(f"<base href='/{base}/'><a href='a'>a</a>"), page({"filename": "a", "url": f"/{base}"})):
+        with pytest.raises(refusals.RegistryIndex, match="characters"):
+            await listed(answer)
+    monkeypatch.setattr(index_module, "MOST_LINKS", 2)
+    assert len((await listed(html("<a href='a'>a</a>" * 2)))[0]) == 2
+    with pytest.raises(refusals.RegistryIndex, match="links"):
+        await listed(html("<a href='a'>a</a>" * 3))
+
+
+async def test_a_json_page_s_files_are_bounded_in_number() -> None:
+    file = b'{"filename":"a","url":"a"}'
+    content = b'{"files":[' + b",".join([file] * (index_module.MOST_LINKS + 1)) + b"]}"
+    with pytest.raises(refusals.RegistryIndex, match="PEP 691"):
+        await listed(response("200 OK", content, JSON))
