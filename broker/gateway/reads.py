@@ -28,17 +28,16 @@ from broker import refusals
 from broker.audit import Attempt
 from broker.exchange import Exchange
 from broker.gateway import shown_token
+from broker.gateway.filenames import METADATA
 from broker.gateway.index import Listed, SimpleIndex
 from broker.gateway.pace import Pace
+from broker.gateway.paths import Asked
 from broker.patterns import Projects, normalise
 
 Access = Literal["public", "scoped"]
 
 MOST_REMEMBERED: Final = 20_000
 """Files of which it is remembered where they are, so that an install need not ask for a page twice."""
-
-METADATA: Final = ".metadata"
-"""The suffix of the metadata beside a file (PEP 658)."""
 
 _RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
 _RELAYED: Final = ("content-length", "content-range", "accept-ranges", "etag", "last-modified")
@@ -135,6 +134,19 @@ class Reads:
                 await self.exchange.record(attempt)
             headers = {name: response.headers[name] for name in _RELAYED if name in response.headers}
             yield Download(status=response.status_code, headers=headers, body=response.aiter_raw())
+
+    async def permit(self, read: Read, asked: Asked) -> None:
+        """Lets a read pass that a proxy sends on to the registry itself; of a file, it is recorded as `file` does.
+
+        Raises:
+            NotInIndex, and those of `_scope`.
+        """
+        attempt = self.exchange.attempt("download", read.attempt)
+        if not _covers(await self._scope(read, attempt), asked.project):
+            raise refusals.NotInIndex(f"there is no project {asked.project!r} here that you may see")
+        if asked.filename:
+            attempt.project, attempt.filename = asked.project, asked.filename
+            await self.exchange.record(attempt)
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
         """What may be seen; None for all.
