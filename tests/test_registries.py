@@ -98,6 +98,7 @@ def test_a_registry_without_a_credential_is_sent_an_empty_one(tmp_path: Path) ->
         ("[attestations]", "[sha256_digest]", "'sha256_digest' cannot be dropped"),
         ("[attestations]", "[attestation]", "'attestation' cannot be dropped"),
         ("pass_user_agent: true", "pass_user_agent: yes", "must be true or false"),
+        ("    timeout: 30s", "    forward_auth: nginx", "registries.team-a.forward_auth: decides by tokens for reads"),
         ("organizations: [team-a]", "organizations: []", "organizations: must not be empty"),
         ("username: broker\n", "user: broker\n", "Did you mean 'username'?"),
         ("    username: broker\n", "", "has one of `username` and `password_file`. Write both, or none."),
