@@ -15,7 +15,7 @@ from broker.settings import PREFIX, Settings, secret_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
-NAMED = sorted([*PAGES, *ROOT.glob("deploy/*"), ROOT / "Dockerfile"])
+NAMED = sorted([*PAGES, *filter(Path.is_file, ROOT.glob("deploy/*")), ROOT / "Dockerfile"])
 
 SETTINGS = {PREFIX + name.upper() for name in Settings.model_fields} | {"BROKER_ENV_FILE"}
 SETTINGS |= {f"{PREFIX}{name.upper()}_FILE" for name in secret_names()}
