@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 import pytest
@@ -23,6 +23,7 @@ from broker.playground.ci import FakeCI
 from broker.playground.ci_server import serving_ci
 from broker.playground.packages import Outcome, Uv
 from tests import servers
+from tests.devpi import Devpi
 from tests.gateway.uploads import CONTENT_TYPE, pack_sdist, upload
 from tests.proxies import PROXIES, Proxy, serving_proxy
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
@@ -49,19 +50,18 @@ TRICKS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A registry behind a proxy, and a job that may read one project of it."""
+    """What is behind a proxy, and a job that may read one project of it."""
 
     url: str
     token: str
     folder: Path
     certificates: Certificates
-    registry: PypiServer
-    stop_broker: Callable[[], None]
+    simple: str = "/simple/"
 
     @property
     def index(self) -> str:
         """As an installer is told it, credentials and all."""
-        return self.url.replace("https://", f"https://{TOKEN_USER}:{self.token}@") + "/simple/"
+        return self.url.replace("https://", f"https://{TOKEN_USER}:{self.token}@") + self.simple
 
     @property
     def environment(self) -> dict[str, str]:
@@ -90,6 +90,14 @@ class Site:
             return answer.status, answer.read(), answer.headers
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behind(Site):
+    """The same, and what is behind it."""
+
+    registry: PypiServer
+    stop_broker: Callable[[], None]
+
+
 @pytest.fixture(name="project", scope="module")
 def _project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a built wheel and sdist of acme-widgets."""
@@ -99,13 +107,13 @@ def _project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(name="site", scope="module", params=PROXIES)
-def _site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterator[Site]:
+def _site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project: Path) -> Iterator[Behind]:
     with serving(request.param, tmp_path_factory.mktemp("site"), project) as site:
         yield site
 
 
 @contextlib.contextmanager
-def serving(proxy: Proxy, folder: Path, project: Path) -> Iterator[Site]:
+def serving(proxy: Proxy, folder: Path, project: Path) -> Iterator[Behind]:
     """All of it."""
     with (
         serving_ci() as ci,
@@ -118,13 +126,11 @@ def serving(proxy: Proxy, folder: Path, project: Path) -> Iterator[Site]:
         (registry.packages / VICTIM).write_bytes(SECRET)
         broker = stack.enter_context(asked(folder, ci, registry, proxy))
         certificates = make_certificates(folder)
-        port = urlsplit(broker.url).port
-        assert port is not None
         behind = serving_proxy(
-            proxy, folder / "proxy", certificates, broker=port, registry=registry.port, reader=READER
+            proxy, folder / "proxy", certificates, broker=port_of(broker), registry=registry.port, reader=READER
         )
         with behind as url:
-            yield Site(
+            yield Behind(
                 url=url,
                 token=minted(broker, ci, scope="read"),
                 folder=folder,
@@ -149,6 +155,11 @@ def asked(
     )
 
 
+def port_of(broker: servers.Served) -> int:
+    """Where it listens."""
+    return int(urlsplit(broker.url).port or 0)
+
+
 def minted(broker: servers.Served, ci: FakeCI, **more: str) -> str:
     """A token of the job's."""
     url = f"{broker.url}/_/oidc/mint-token"
@@ -168,21 +179,21 @@ def installed(site: Site, client: str, index: list[str], name: str, into: Path) 
 
 
 @pytest.mark.parametrize("client", ["pip", "uv"])
-def test_installers_install_what_the_token_covers(site: Site, tmp_path: Path, client: str) -> None:
+def test_installers_install_what_the_token_covers(site: Behind, tmp_path: Path, client: str) -> None:
     outcome = installed(site, client, ["--index-url", site.index], "acme-widgets", tmp_path / "into")
     assert outcome.status == 0, outcome.output
     assert (tmp_path / "into" / "acme_widgets" / "__init__.py").is_file()
 
 
 @pytest.mark.parametrize("client", ["pip", "uv"])
-def test_installers_find_nothing_of_another_project(site: Site, tmp_path: Path, client: str) -> None:
+def test_installers_find_nothing_of_another_project(site: Behind, tmp_path: Path, client: str) -> None:
     outcome = installed(site, client, ["--index-url", site.index], "victim", tmp_path / "into")
     assert outcome.status != 0
     assert not list((tmp_path / "into").glob("victim*"))
     assert site.send("/simple/victim/")[0] == httpx.codes.NOT_FOUND
 
 
-def test_uv_goes_on_to_the_next_index_for_what_the_token_does_not_cover(site: Site, tmp_path: Path) -> None:
+def test_uv_goes_on_to_the_next_index_for_what_the_token_does_not_cover(site: Behind, tmp_path: Path) -> None:
     with pypi_server(tmp_path / "other") as other:
         built = Uv.find(tmp_path / "home").build("left-pad", "1.0", tmp_path / "left-pad")
         for name in built:
@@ -192,7 +203,7 @@ def test_uv_goes_on_to_the_next_index_for_what_the_token_does_not_cover(site: Si
     assert outcome.status == 0, outcome.output
 
 
-def test_a_file_comes_whole_and_a_head_has_no_body(site: Site) -> None:
+def test_a_file_comes_whole_and_a_head_has_no_body(site: Behind) -> None:
     stored = site.registry.stored()
     for name in stored.keys() - {VICTIM}:
         for spelled in {name, quote(name)}:
@@ -201,8 +212,14 @@ def test_a_file_comes_whole_and_a_head_has_no_body(site: Site) -> None:
             assert site.send(f"/packages/{spelled}", method="HEAD")[:2] == (200, b"")
 
 
+def test_a_redirect_of_the_registry_stays_where_the_client_is(site: Behind) -> None:
+    for target in ("/simple/Acme_Widgets/", "/simple/acme-widgets"):
+        status, _, headers = site.send(target)
+        assert (status, urljoin(site.url, headers["location"])) == (301, f"{site.url}/simple/acme-widgets/")
+
+
 @pytest.mark.parametrize("target", TRICKS)
-def test_no_path_reads_what_the_token_does_not_cover(site: Site, target: str) -> None:
+def test_no_path_reads_what_the_token_does_not_cover(site: Behind, target: str) -> None:
     status, body, headers = site.send(target)
     assert status in {301, 307, 308, 400, 403, 404}, (status, body)
     if status in {301, 307, 308}:  # the proxy's own, to the path cleaned up: that is refused
@@ -214,7 +231,7 @@ def test_no_path_reads_what_the_token_does_not_cover(site: Site, target: str) ->
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 @pytest.mark.parametrize("target", ["/", "/simple/acme-widgets/", "/legacy/"])
-def test_no_upload_passes_and_nothing_is_stored(site: Site, method: str, target: str) -> None:
+def test_no_upload_passes_and_nothing_is_stored(site: Behind, method: str, target: str) -> None:
     before = site.registry.stored()
     content = pack_sdist()
     for token in (site.token, ""):
@@ -225,7 +242,7 @@ def test_no_upload_passes_and_nothing_is_stored(site: Site, method: str, target:
     assert site.registry.stored() == before
 
 
-def test_without_a_good_token_nothing_is_read(site: Site) -> None:
+def test_without_a_good_token_nothing_is_read(site: Behind) -> None:
     status, body, headers = site.send("/simple/acme-widgets/", token="")
     assert (status, b"acme_widgets" in body) == (401, False)
     assert headers["www-authenticate"].startswith("Basic ")
@@ -234,7 +251,7 @@ def test_without_a_good_token_nothing_is_read(site: Site) -> None:
     assert re.fullmatch(r"[0-9a-f]{12}-[0-9a-f]{10}", headers["attempt-id"])
 
 
-def test_a_client_s_own_words_about_the_path_are_not_heard(site: Site) -> None:
+def test_a_client_s_own_words_about_the_path_are_not_heard(site: Behind) -> None:
     for prefix in ("X-Original", "X-Forwarded"):
         told = {f"{prefix}-Method": "GET", f"{prefix}-URI": "/simple/acme-widgets/"}
         # As if those were for the first hop alone, and so not to be sent on.
@@ -246,7 +263,7 @@ def test_a_client_s_own_words_about_the_path_are_not_heard(site: Site) -> None:
             assert status == httpx.codes.FORBIDDEN
 
 
-def test_refusals_say_why_and_no_answer_has_a_credential(site: Site) -> None:
+def test_refusals_say_why_and_no_answer_has_a_credential(site: Behind) -> None:
     status, body, headers = site.send("/simple/victim/")
     assert (status, b"not-in-index" in body) == (404, True)
     assert headers["content-type"] == "application/problem+json"
@@ -265,3 +282,43 @@ def test_while_the_broker_is_down_nothing_is_read(tmp_path: Path, project: Path,
         for target in ("/simple/acme-widgets/", f"/packages/{VICTIM}", "/simple/"):
             status, body, _ = site.send(target)
             assert (status >= httpx.codes.INTERNAL_SERVER_ERROR, SECRET in body) == (True, False)
+
+
+def test_devpi_is_read_through_nginx(tmp_path: Path, project: Path, devpi: Devpi) -> None:
+    index = devpi.index()
+    root, where = urlsplit(index.url).path, urlsplit(index.url).port
+    files, uv = sorted(map(str, project.iterdir())), Uv.find(tmp_path / "home")
+    told = ["--publish-url", index.url, "--username", index.username, "--password", index.password]
+    published = uv.run(["publish", "--trusted-publishing", "never", *told, *files], tmp_path)
+    assert published.status == 0, published.output
+    assert where is not None
+    certificates, reader = make_certificates(tmp_path), f"{index.username}:{index.password}"
+    registry = {"registry_url": index.url, "registry_index_url": f"{index.url}+simple/"}
+    with (
+        serving_ci() as ci,
+        servers.broker(tmp_path, ci, reads="scoped", forward_auth="nginx", **registry) as broker,
+        serving_proxy(
+            "nginx",
+            tmp_path / "proxy",
+            certificates,
+            broker=port_of(broker),
+            registry=where,
+            reader=base64.b64encode(reader.encode()).decode(),
+        ) as url,
+    ):
+        token = minted(broker, ci, scope="read")
+        site = Site(url=url, token=token, folder=tmp_path, certificates=certificates, simple=f"{root}+simple/")
+        for client in ("pip", "uv"):
+            outcome = installed(site, client, ["--index-url", site.index], "acme-widgets", tmp_path / client)
+            assert outcome.status == 0, outcome.output
+        for target in (
+            root,
+            f"{root}+simple/",
+            f"{root}acme-widgets",
+            "/",
+            "/+api",
+            f"{root}+api",
+            f"{root}+simple/victim/",
+        ):
+            assert site.send(target)[0] == httpx.codes.NOT_FOUND, target
+        assert site.send("/+login", method="POST", body=b"{}")[0] == httpx.codes.FORBIDDEN
