@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker import refusals
@@ -68,6 +68,8 @@ def test_a_page_and_a_file_are_their_project_s(paths: RegistryPaths, target: str
         f"/packages/{SDIST}.asc",
         f"/packages/{SDIST}.metadata.metadata",
         f"/packages/{SDIST}?x",
+        "/packages/simple/acme-3.0.zip",
+        "/packages/simple/acme/",
         "/packages/.metadata",
         "/packages/acme",
         "/packages/acme.tar.gz",
@@ -178,18 +180,22 @@ def told_by(registry: PypiServer, target: str) -> set[str]:
     return {*re.findall(r"\[\[(.+?)\]\]", text), *(normalise(project_in(name)) for name in linked if name)}
 
 
-@pytest.mark.parametrize("name", [name for name in STORED if "/" not in name])
+@pytest.mark.parametrize("name", STORED)
 def test_each_stored_file_is_pypiserver_s_project_s_or_nobody_s(registry: PypiServer, name: str) -> None:
     told = told_by(registry, f"/packages/{name}")
     assert len(told) == 1
     try:
         assert {PYPISERVER.asked("GET", f"/packages/{name}").project} == told
     except refusals.UnscopedPath:
-        assert re.search(r"-[0-9].*-[0-9]|-py3\.9-|\.x-|widgets\.zip", name), "only what can be read in two ways"
+        assert re.search(r"/|-[0-9].*-[0-9]|-py3\.9-|\.x-|widgets\.zip", name), "only what can be read in two ways"
 
 
 @settings(max_examples=400, deadline=None)
 @given(target=TARGETS)
+@example(target="/packages/simple/acme-3.0.zip")
+@example(target="/packages/acme-widgets/victim-3.0.zip")
+@example(target="/simple/acme-widgets/victim-1.0.tar.gz")
+@example(target="/simple/acme-widgets/../victim/")
 def test_what_passes_never_reads_another_project(registry: PypiServer, target: str) -> None:
     try:
         asked = PYPISERVER.asked("GET", target)
