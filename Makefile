@@ -114,13 +114,13 @@ install = echo "Installing $$(grep -c '^[a-z].*==' $(1)) packages into $(VENV), 
 	&& touch $@ && echo "Installed in $$(($$(date +%s) - began)) s."
 
 # The tests run real ones. RUNLEVEL=1: they are installed, and not started as services.
-PACKAGES := redis-server nginx
+PACKAGES := redis-server nginx caddy
 
 servers:
 	@PATH="$$PATH:/usr/sbin"; missing=; \
 	for one in $(PACKAGES); do command -v $$one >/dev/null || missing="$$missing $$one"; done; \
 	[ "$$missing" ] || exit 0; \
-	command -v apt-get >/dev/null || $(call say_and_fail,Missing:$$missing. Install what is (macOS: brew install redis nginx)); \
+	command -v apt-get >/dev/null || $(call say_and_fail,Missing:$$missing. Install what is (macOS: brew install redis nginx caddy)); \
 	if [ "$$(id -u)" = 0 ]; then root=; elif sudo -n true 2>/dev/null; then root="sudo -n"; \
 	else $(call say_and_fail,Missing:$$missing. Install what is: sudo apt-get install$$missing); fi; \
 	echo "Installing$$missing, once ..."; mkdir -p build; \

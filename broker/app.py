@@ -29,6 +29,7 @@ from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
 from broker.gateway.pace import Pace
+from broker.gateway.paths import RegistryPaths
 from broker.gateway.places import Places
 from broker.gateway.reads import Reads
 from broker.gateway.registry import Registry
@@ -39,7 +40,7 @@ from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
-from broker.web import downloads, oauth, operations, publishing, uploads
+from broker.web import downloads, forward, oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.index import Index
 
@@ -158,6 +159,8 @@ class _Parts:
             reads=self._reads(one, exchange, pace),
             simple_path=one.simple_path,
             files_path=one.files_path,
+            proxy=one.forward_auth,
+            registry_paths=_registry_paths(one),
         )
 
     def _reads(self, one: RegistrySettings, exchange: Exchange, pace: Pace) -> Reads | None:
@@ -240,7 +243,11 @@ def _routes(indexes: Sequence[Index]) -> list[BaseRoute]:
     return [
         *publishing.routes(indexes),
         *oauth.routes(indexes),
-        *(route for index in indexes for route in (*uploads.routes(index), *downloads.routes(index))),
+        *(
+            route
+            for index in indexes
+            for route in (*uploads.routes(index), *downloads.routes(index), *forward.routes(index))
+        ),
     ]
 
 
@@ -294,6 +301,15 @@ def _read_devpi(one: RegistrySettings) -> DevpiTokens | None:
             f"devpi token-create --allowed upload --indexes {index}"
         ) from error
     return DevpiTokens(parent=parent, index=index)
+
+
+def _registry_paths(one: RegistrySettings) -> RegistryPaths | None:
+    if one.forward_auth == "off":
+        return None
+    try:
+        return RegistryPaths.beside(one.index_url)
+    except ValueError as error:
+        raise SettingsError(f"BROKER_FORWARD_AUTH={one.forward_auth}: {error}.") from error
 
 
 def signing_key_files(path: Path) -> list[Path]:

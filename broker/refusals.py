@@ -561,6 +561,32 @@ class NotInIndex(Refusal):
     remedy = "Compare the name with the publisher's `downloads` and `projects`, and with the member's rights."
 
 
+class NotForwarded(Refusal):
+    """Forward-auth was asked without the method and the path that it should decide on."""
+
+    code, status = "not-forwarded", 403
+    remedy = (
+        "The operator takes the proxy's configuration from `deploy/`, and names that proxy in `BROKER_FORWARD_AUTH`."
+    )
+
+
+class NotARead(Refusal):
+    """The request behind forward-auth is no read: an upload, most often, which must go through the broker's gateway."""
+
+    code, status = "not-a-read", 403
+    remedy = "Publish at the broker's upload URL. Forward-auth sees no body, and the body names an upload's project."
+
+
+class UnscopedPath(Refusal):
+    """Forward-auth cannot tell which one project the path reads."""
+
+    code, status = "unscoped-path", 404
+    remedy = (
+        "Ask for a project's page or for one of its files, as the registry links them, without a query. A list of all "
+        "projects cannot be filtered by forward-auth: the broker's own `simple/` serves one."
+    )
+
+
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ from broker.policy.shapes import Duration, Entry, Name, Shape
 from broker.policy.validation import validate
 from broker.settings import (
     Audience,
+    ForwardAuth,
     Origin,
     PlainUrl,
     ReadAccess,
@@ -84,6 +85,8 @@ class RegistrySettings:
     reads: ReadAccess = "off"
     fallback_index: str | None = None
     """The public simple index, with a slash at the end."""
+    forward_auth: ForwardAuth = "off"
+    """Which kind of proxy asks whether a read of the registry itself may pass."""
     is_default: bool = True
     """Of its host: what stock clients find, which drop the upload URL's path."""
 
@@ -155,6 +158,7 @@ def _told_by(settings: Settings) -> RegistrySettings:
         devpi_token=settings.devpi_token,
         reads=settings.reads,
         fallback_index=_slash(settings.fallback_index_url),
+        forward_auth=settings.forward_auth,
     )
 
 
@@ -222,6 +226,10 @@ class RegistryShape(Shape):
     fallback_index: PlainUrl | None = Field(
         default=None, description="The public simple index that has all names that nobody holds here."
     )
+    forward_auth: ForwardAuth = Field(
+        default="off",
+        description="Which kind of proxy asks before it sends reads on: `nginx`, `traefik`, `envoy` or `caddy`.",
+    )
 
 
 def _read(path: Path, settings: Settings) -> tuple[RegistrySettings, ...]:
@@ -263,6 +271,9 @@ class _Reader:
             return None
         if (shape.upload_tokens == "devpi") != (shape.devpi_token_file is not None):
             self.findings.add(place, "has one of `upload_tokens: devpi` and `devpi_token_file`", "Write both, or none.")
+        if shape.forward_auth != "off" and shape.reads != "scoped":
+            what = "decides by tokens for reads, and there are none"
+            self.findings.add((*place, "forward_auth"), what, "Write `reads: scoped` too, or neither.")
         return RegistrySettings(
             name=name,
             public_url=shape.public_url or self.settings.public_url,
@@ -281,6 +292,7 @@ class _Reader:
             devpi_token=self._secret((*place, "devpi_token_file"), shape.devpi_token_file),
             reads=shape.reads,
             fallback_index=_slash(shape.fallback_index),
+            forward_auth=shape.forward_auth,
         )
 
     def _credential(self, shape: RegistryShape, place: Place) -> Credential:

@@ -78,6 +78,7 @@ UploadPath = Annotated[str, AfterValidator(_path)]
 
 UploadTokens = Literal["own", "devpi"]
 ReadAccess = Literal["off", "public", "scoped"]
+ForwardAuth = Literal["off", "nginx", "traefik", "envoy", "caddy"]
 
 
 class Settings(BaseSettings):
@@ -171,6 +172,11 @@ class Settings(BaseSettings):
         default=None,
         description="A public simple index, such as PyPI's, to which installers are sent for names that no "
         "organization holds and the registry does not have.",
+    )
+    forward_auth: ForwardAuth = Field(
+        default="off",
+        description="Which kind of proxy in front of the registry itself asks `/_/authorize` before it sends a read "
+        "on: `nginx`, `traefik`, `envoy` or `caddy`. Needs `BROKER_READS=scoped`.",
     )
     exchanges_per_minute: int = Field(
         default=120, ge=1, description="Exchanges for one repository, project or service account; more are refused."
@@ -356,6 +362,7 @@ ONE_REGISTRY: Final = (
     "devpi_token",
     "reads",
     "fallback_index_url",
+    "forward_auth",
 )
 """The settings of a single registry: a file of several says each of these for each."""
 
@@ -364,6 +371,8 @@ def _check_one_registry(settings: Settings) -> list[str]:
     bearer = settings.registry_bearer_token.get_secret_value()
     if bearer and (settings.registry_username or settings.registry_password.get_secret_value()):
         return ["BROKER_REGISTRY_BEARER_TOKEN: is set, and so is a user or a password: set one of them."]
+    if settings.forward_auth != "off" and settings.reads != "scoped":
+        return ["BROKER_FORWARD_AUTH: decides by tokens for reads: set BROKER_READS=scoped too, or neither."]
     return []
 
 

@@ -32,7 +32,7 @@ http {{
     fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
-    include site.conf;
+    include site-*.conf;
 }}
 """
 
@@ -48,19 +48,22 @@ class Nginx:
         return (self.folder / "access.log").read_text(encoding="utf-8").splitlines()
 
 
-def filled_in(names: Mapping[str, str]) -> str:
-    """deploy/nginx.conf, with its names filled in as `envsubst` does it."""
-    return re.sub(r"\$\{([A-Z_]+)\}", lambda found: names[found[1]], DEPLOYED.read_text(encoding="utf-8"))
+def filled_in(deployed: Path, names: Mapping[str, str]) -> str:
+    """A file of `deploy/`, with its names filled in as `envsubst` does it."""
+    return re.sub(r"\$\{([A-Z_]+)\}", lambda found: names[found[1]], deployed.read_text(encoding="utf-8"))
 
 
 @contextlib.contextmanager
-def serving_nginx(folder: Path, port: int, names: Mapping[str, str]) -> Iterator[Nginx]:
+def serving_nginx(
+    folder: Path, port: int, names: Mapping[str, str], beside: Mapping[Path, Mapping[str, str]] | None = None
+) -> Iterator[Nginx]:
     """Serves for as long as the context is open.
 
     Args:
         folder: A new folder.
         port: Where to listen.
         names: All that deploy/nginx.conf leaves open, but `LISTEN`.
+        beside: More files of `deploy/`, each with all that it leaves open.
     """
     # Debian has it where only root's search path looks.
     program = shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
@@ -69,7 +72,9 @@ def serving_nginx(folder: Path, port: int, names: Mapping[str, str]) -> Iterator
     # Started by root, its workers would be somebody who may not look into the folder.
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
     (folder / "nginx.conf").write_text(_AROUND.format(user=user), encoding="utf-8")
-    (folder / "site.conf").write_text(filled_in({**names, "LISTEN": f"127.0.0.1:{port}"}), encoding="utf-8")
+    sites = {DEPLOYED: {**names, "LISTEN": f"127.0.0.1:{port}"}, **(beside or {})}
+    for number, (deployed, told) in enumerate(sites.items()):
+        (folder / f"site-{number}.conf").write_text(filled_in(deployed, told), encoding="utf-8")
     with (folder / "output.log").open("wb") as output:
         process = subprocess.Popen(
             [program, "-p", folder, "-e", "error.log", "-c", "nginx.conf"],

@@ -129,6 +129,7 @@ def test_reads_are_beside_a_legacy_path_or_below_another(tmp_path: Path) -> None
         ("[attestations]", "[sha256_digest]", "'sha256_digest' cannot be dropped"),
         ("[attestations]", "[attestation]", "'attestation' cannot be dropped"),
         ("pass_user_agent: true", "pass_user_agent: yes", "must be true or false"),
+        ("    timeout: 30s", "    forward_auth: nginx", "registries.team-a.forward_auth: decides by tokens for reads"),
         ("organizations: [team-a]", "organizations: []", "organizations: must not be empty"),
         ("username: broker\n", "user: broker\n", "Did you mean 'username'?"),
         ("    username: broker\n", "", "has one of `username` and `password_file`. Write both, or none."),

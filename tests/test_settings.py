@@ -54,6 +54,8 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_REGISTRIES", "registries.yaml", "whose file says it for each registry"),
         ("BROKER_DEVPI_TOKEN", "devpi-AgEA", "BROKER_UPLOAD_TOKENS=devpi"),
         ("BROKER_UPLOAD_TOKENS", "macaroons", "'own' or 'devpi'"),
+        ("BROKER_FORWARD_AUTH", "nginx", "set BROKER_READS=scoped too"),
+        ("BROKER_FORWARD_AUTH", "apache", "'off', 'nginx', 'traefik', 'envoy' or 'caddy'"),
         ("BROKER_SPOOL", "/nowhere/at/all", "is no folder"),
         ("BROKER_SPOOL_LIMIT_BYTES", str(1024**3 - 1), "at least BROKER_UPLOAD_LIMIT_BYTES"),
         ("BROKER_UPLOADS_AT_ONCE", "0", "greater"),

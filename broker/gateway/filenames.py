@@ -6,11 +6,14 @@ asks for the release sees one file or cannot choose, so for the broker they are 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from packaging.utils import canonicalize_version
 
 from broker.patterns import normalise
+
+METADATA: Final = ".metadata"
+"""The suffix of the metadata beside a file (PEP 658)."""
 
 _WHEEL = ".whl"
 _SDISTS = (".tar.gz", ".zip")

@@ -28,8 +28,10 @@ from broker import refusals
 from broker.audit import Attempt
 from broker.exchange import Exchange
 from broker.gateway import shown_token
+from broker.gateway.filenames import METADATA
 from broker.gateway.index import Listed, SimpleIndex
 from broker.gateway.pace import Pace
+from broker.gateway.paths import Asked
 from broker.patterns import Projects, normalise
 from broker.policy import matching
 
@@ -37,9 +39,6 @@ Access = Literal["public", "scoped"]
 
 MOST_REMEMBERED: Final = 20_000
 """Files of which it is remembered where they are, so that an install need not ask for a page twice."""
-
-METADATA: Final = ".metadata"
-"""The suffix of the metadata beside a file (PEP 658)."""
 
 _RANGE: Final = re.compile(r"bytes=(?:[0-9]{1,15}-[0-9]{0,15}|-[0-9]{1,15})")
 _NO_SUCH_RANGE: Final = 416
@@ -154,6 +153,19 @@ class Reads:
                 yield Download(status=_NO_SUCH_RANGE, headers=headers, body=_nothing())
                 return
             yield Download(status=response.status_code, headers=headers, body=response.aiter_raw())
+
+    async def permit(self, read: Read, asked: Asked) -> None:
+        """Lets a read pass that a proxy sends on to the registry itself; of a file, it is recorded as `file` does.
+
+        Raises:
+            NotInIndex, and those of `_scope`.
+        """
+        attempt = self.exchange.attempt("download", read.attempt)
+        if not _covers(await self._scope(read, attempt), asked.project):
+            raise refusals.NotInIndex(f"there is no project {asked.project!r} here that you may see")
+        if asked.filename:
+            attempt.project, attempt.filename = asked.project, asked.filename
+            await self.exchange.record(attempt)
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
         """What may be seen; None for all.

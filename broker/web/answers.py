@@ -108,12 +108,13 @@ class Attempts:
         try:
             await self.app(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - the last line before the caller
-            answer = _answer(error, scope, attempt_id)
+            response = answer(error, scope, attempt_id)
             if not started:
-                await answer(scope, receive, send_with_id)
+                await response(scope, receive, send_with_id)
 
 
-def _answer(error: Exception, scope: Scope, attempt_id: str) -> Response:
+def answer(error: Exception, scope: Scope, attempt_id: str) -> Response:
+    """What is said of whatever a handler raised; the operator is told what only they can mend."""
     if isinstance(error, Refusal):
         if error.status >= INTERNAL:
             tell_operator(error, attempt_id)

@@ -14,8 +14,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from broker import refusals
+from broker.gateway.filenames import METADATA
 from broker.gateway.pages import files_html, files_json, projects_html, projects_json
-from broker.gateway.reads import METADATA, Download, Elsewhere, Read, Reads
+from broker.gateway.reads import Download, Elsewhere, Read, Reads
 from broker.web.answers import Json
 from broker.web.index import Index
 

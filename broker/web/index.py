@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from broker.exchange import Exchange
 from broker.gateway import Gateway
+from broker.gateway.paths import RegistryPaths
 from broker.gateway.reads import Reads
+from broker.settings import ForwardAuth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,10 @@ class Index:
     simple_path: str = "/simple/"
     files_path: str = "/files/"
     """Where reads are served."""
+    proxy: ForwardAuth = "off"
+    """Which kind of proxy asks whether a read of the registry itself may pass."""
+    registry_paths: RegistryPaths | None = None
+    """By which that is decided; None where no proxy asks."""
 
     @property
     def is_default(self) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urljoin, urlsplit
 
+import httpx
 import pytest
 
+from broker.gateway.paths import Asked, RegistryPaths
 from broker.playground.packages import Uv
 from broker.playground.session import Playground
+from broker.web.downloads import JSON
 from tests.clients.conftest import Bench, Release
 from tests.clients.test_pdm import QUIET
 from tests.clients.test_twine import UPLOAD, credentials, files
@@ -81,3 +86,19 @@ def test_other_bytes_under_a_stored_name_are_refused_and_the_stored_file_stays(b
     outcome = bench.run("twine", [*UPLOAD, "dist/*.whl"], release, credentials(bench.mint()))
     assert outcome.status != 0
     assert arrived(index, release) == release.files
+
+
+def test_its_links_are_what_forward_auth_reads_a_project_from(bench: Bench, index: DevpiIndex) -> None:
+    release = bench.release()
+    assert bench.run("twine", [*UPLOAD, *files(release)], release, credentials(bench.mint())).status == 0
+    paths, page = RegistryPaths.beside(f"{index.url}+simple/"), f"{urlsplit(index.url).path}+simple/acme-widgets/"
+    assert paths.asked("GET", page) == Asked(project="acme-widgets")
+    answer = httpx.get(urljoin(index.url, page), headers={"Accept": JSON}, trust_env=False, timeout=30).json()
+    links = {one["filename"]: urljoin(page, one["url"].partition("#")[0]) for one in answer["files"]}
+    assert links.keys() >= release.files.keys()
+    for filename in release.files:
+        target = urlsplit(links[filename]).path
+        for spelled in (target, target.replace("+", "%2B")):
+            assert paths.asked("GET", spelled) == Asked(project="acme-widgets", filename=filename)
+            got = httpx.get(urljoin(index.url, spelled), trust_env=False, timeout=30)
+            assert hashlib.sha256(got.content).hexdigest() == release.files[filename]
