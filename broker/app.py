@@ -45,7 +45,9 @@ from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.index import Index
 
 MOST_READERS = 256
-"""Pages and files that a process reads from its registries at once."""
+"""Pages and files that a process reads from one registry at once."""
+MOST_FILES = 192
+"""Of those, files: what is left is for pages, which come and go."""
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
@@ -111,8 +113,7 @@ class _Parts:
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
         most = max(100, chosen.uploads_at_once)
         self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0), most=most)
-        # Of its own: readers are many, and must not keep an upload from its registry.
-        self.reads_client = _client(httpx.Timeout(60.0, connect=5.0, pool=10.0), most=MOST_READERS)
+        self.readers_clients: list[httpx.AsyncClient] = []
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
         self.signing, self.clock = signing, clock
         told = registries.of(chosen)
@@ -166,10 +167,14 @@ class _Parts:
     def _reads(self, one: RegistrySettings, exchange: Exchange, pace: Pace) -> Reads | None:
         if one.reads == "off":
             return None
+        # Of its own: readers are many, and must keep neither uploads nor another registry's readers from theirs.
+        client = _client(httpx.Timeout(60.0, connect=5.0, pool=10.0), most=MOST_READERS)
+        self.readers_clients.append(client)
         return Reads(
             exchange=exchange,
-            index=_simple_index(one, self.reads_client),
+            index=_simple_index(one, client),
             access=one.reads,
+            places=Places(most=MOST_FILES, most_bytes=1),
             pace=pace,
             fallback=one.fallback_index,
         )
@@ -210,7 +215,8 @@ class _Parts:
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
-            await self.reads_client.aclose()
+            for client in self.readers_clients:
+                await client.aclose()
             await self.state.close()
 
 

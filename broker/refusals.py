@@ -554,6 +554,13 @@ class UploadStorage(Refusal):
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
+class ReadsBusy(Refusal):
+    """Whoever reads for this publisher, or its organization, has as many files under way as it may."""
+
+    code, status = "reads-busy", 503
+    remedy = "Try again as soon as Retry-After says, and close what is open and not read."
+
+
 class NotInIndex(Refusal):
     """The index has no such project or file, or the token does not cover it: which of the two is not told."""
 

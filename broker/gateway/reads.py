@@ -14,6 +14,7 @@ Laws:
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
@@ -32,6 +33,7 @@ from broker.gateway.filenames import METADATA
 from broker.gateway.index import Listed, SimpleIndex
 from broker.gateway.pace import Pace
 from broker.gateway.paths import Asked
+from broker.gateway.places import Places
 from broker.patterns import Projects, normalise
 from broker.policy import matching
 
@@ -79,6 +81,8 @@ class Reads:
     exchange: Exchange
     index: SimpleIndex
     access: Access
+    places: Places
+    """For the files that readers of one registry have under way; shared as uploads' places are."""
     pace: Pace
     """Asked of whoever reads a file; held by those who send it."""
     fallback: str | None = None
@@ -123,6 +127,7 @@ class Reads:
             bytes_range: The header `Range`; what is no single range of bytes is as if it was not there.
 
         Raises:
+            ReadsBusy: this reader's publisher has as many under way as it may.
             NotInIndex, and those of `_scope`, and of the registry.
         """
         attempt = self.exchange.attempt("download", read.attempt)
@@ -132,7 +137,7 @@ class Reads:
             raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
         attempt.project, attempt.filename = project, filename
         more = {"Range": bytes_range} if _RANGE.fullmatch(bytes_range) else {}
-        async with self.index.registry.reading(url, "*/*", **more) as response:
+        async with self._place(attempt), self.index.registry.reading(url, "*/*", **more) as response:
             if response.status_code == httpx.codes.NOT_FOUND:
                 self._found.pop((project, filename.removesuffix(METADATA)), None)
                 raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
@@ -166,6 +171,19 @@ class Reads:
         if asked.filename:
             attempt.project, attempt.filename = asked.project, asked.filename
             await self.exchange.record(attempt)
+
+    @asynccontextmanager
+    async def _place(self, attempt: Attempt) -> AsyncIterator[None]:
+        """Public readers are nobody that could be told apart: a proxy in front bounds them."""
+        if self.access == "public":
+            yield
+            return
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.places.taken(attempt.publishers[0], 0))
+            except refusals.UploadsBusy as error:
+                raise refusals.ReadsBusy(retry_after_seconds=error.retry_after_seconds) from error
+            yield
 
     async def _scope(self, read: Read, attempt: Attempt | None = None) -> frozenset[Projects] | None:
         """What may be seen; None for all.

@@ -6,6 +6,8 @@ Laws:
   where the operator wants it, the client's name (User-Agent);
 - no redirect is followed and no proxy taken from the environment: either would hand credential and file to another;
 - the registry's answer is text of a bounded size, whatever it says it is; and it never contains the credential;
+- the head of an answer comes within the registry's time, counted from the end of what it was sent: httpx counts anew
+  for each byte, and a registry that drips would hold an upload's place for ever;
 - a 401 or 403 is about *our* credential (registry-credential); no answer, or none that HTTP knows, is
   registry-unavailable. Both are 502, never the client's fault.
 """
@@ -13,6 +15,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 import re
 import secrets
@@ -103,11 +106,18 @@ class Registry:
         boundary = secrets.token_hex(24)  # made after the file was read, so that it cannot stand in it but by 2 ** -192
         opening, closing = _encode(form, package, boundary, self.drop)
         shown = self.credential.show()
+        deadline = asyncio.timeout(None)
+
+        async def body() -> AsyncIterator[bytes]:
+            async for piece in _body(opening, form, closing):
+                yield piece
+            deadline.reschedule(_in(self._silence_seconds()))
+
         name = {"User-Agent": user_agent} if self.pass_user_agent and _USER_AGENT.fullmatch(user_agent) else {}
         request = self.client.build_request(
             "POST",
             self.url,
-            content=_body(opening, form, closing),
+            content=body(),
             timeout=self._timeout(),
             headers={
                 **name,
@@ -121,10 +131,11 @@ class Registry:
             },
         )
         try:
-            response = await self.client.send(request, stream=True, follow_redirects=False)
+            async with deadline:
+                response = await self.client.send(request, stream=True, follow_redirects=False)
         except httpx.ConnectError as error:
             raise refusals.RegistryUnavailable("the registry cannot be reached") from error
-        except (httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadTimeout) as error:
+        except (httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadTimeout, TimeoutError) as error:
             raise refusals.RegistryUnavailable("the registry did not answer in time") from error
         except httpx.RequestError as error:
             if await self._refuses_us():
@@ -155,9 +166,9 @@ class Registry:
             **more,
         }
         try:
-            async with self.client.stream(
-                "GET", url, headers=headers, timeout=self._timeout(), follow_redirects=False
-            ) as response:
+            request = self.client.build_request("GET", url, headers=headers, timeout=self._timeout())
+            response = await self._head(request)
+            async with contextlib.aclosing(response):
                 if response.status_code in _UNAUTHORISED:
                     raise refusals.RegistryCredential
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -167,6 +178,13 @@ class Registry:
             raise refusals.RegistryIndex("the registry's index leads to a URL that is none") from error
         except httpx.RequestError as error:
             raise refusals.RegistryUnavailable("the registry cannot be reached, or broke its answer off") from error
+
+    async def _head(self, request: httpx.Request) -> httpx.Response:
+        try:
+            async with asyncio.timeout(self._silence_seconds()):
+                return await self.client.send(request, stream=True, follow_redirects=False)
+        except TimeoutError as error:
+            raise refusals.RegistryUnavailable("the registry did not answer in time") from error
 
     async def _refuses_us(self) -> bool:
         """Whether the registry, having broken an upload off, did so for our credential.
@@ -189,6 +207,9 @@ class Registry:
         if self.timeout_seconds is None:
             return usual
         return httpx.Timeout(self.timeout_seconds, connect=usual.connect, pool=usual.pool)
+
+    def _silence_seconds(self) -> float | None:
+        return self._timeout().read
 
     async def _read(self, response: httpx.Response, shown: Shown) -> Answer:
         status = response.status_code
@@ -221,6 +242,11 @@ class Registry:
         # Where it stands inside is nothing for a CI log. Some name it: pypiserver links to itself.
         text = text.replace(self.url, "").replace(urlsplit(self.url).netloc, "the registry")
         return "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+
+
+def _in(seconds: float | None) -> float | None:
+    """The moment of the event loop's clock that is so far from now; None for never."""
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def _encode(form: Form, package: Package, boundary: str, drop: frozenset[str]) -> tuple[bytes, bytes]:

@@ -302,6 +302,40 @@ async def test_a_registry_may_be_silent_for_a_time_of_its_own(tmp_path: Path) ->
     assert time.monotonic() - began < 10
 
 
+async def drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads what it is sent, and begins an answer without end, a letter at a time."""
+    reading = asyncio.ensure_future(reader.read(1 << 20))
+    writer.write(b"HTTP/1.1 200 OK\r\nX: ")
+    while not reader.at_eof():
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        if reading.done():
+            reading = asyncio.ensure_future(reader.read(1 << 20))
+
+
+async def test_a_registry_that_drips_its_answer_s_head_is_given_up(tmp_path: Path) -> None:
+    async with server_of(drips) as url, to(url, seconds=0.5) as registry:
+        began = time.monotonic()
+        with pytest.raises(refusals.RegistryUnavailable, match="in time"):
+            await send(registry, upload(), tmp_path)
+        with pytest.raises(refusals.RegistryUnavailable, match="in time"):
+            async with registry.reading(url, "*/*"):
+                pass
+    assert time.monotonic() - began < 10
+
+
+async def test_with_a_client_that_waits_for_ever_so_does_the_broker(tmp_path: Path) -> None:
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.5)
+        writer.write(response("200 OK"))
+
+    async with server_of(late) as url, httpx.AsyncClient(trust_env=False, timeout=None) as client:
+        registry = Registry(url=url, credential=Credential(secret=SecretStr("t")), client=client)
+        assert (await send(registry, upload(), tmp_path)).status == 200
+
+
 async def test_names_cannot_break_out_of_their_quotes() -> None:
     """The grammar of parts refuses such names; were it wrong, they would still stay names."""
     package = Package(

@@ -72,7 +72,11 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
         "tests/gateway/test_package_edges.py",
     ),
     "broker/gateway/package.py": ("tests/gateway/test_package_edges.py", "tests/gateway/test_package.py"),
-    "broker/gateway/archive.py": ("tests/gateway/test_package.py", "tests/gateway/test_package_bounds.py"),
+    "broker/gateway/archive.py": (
+        "tests/gateway/test_package_edges.py",
+        "tests/gateway/test_package.py",
+        "tests/gateway/test_package_bounds.py",
+    ),
 }
 """What holds each module's rules; the tables first, for they fail fastest."""
 
@@ -231,6 +235,7 @@ def _collect(running: list[_Child], tally: _Tally) -> None:
             sys.exit(f"the tests of {child.mutant.name} did not run")
         if status == pytest.ExitCode.OK:
             tally.survivors.append(child.mutant)
+            print(f"survives so far: line {child.mutant.line} {child.mutant.name}", file=sys.stderr, flush=True)
 
 
 def _ended(running: Sequence[_Child]) -> Iterator[_Child]:

@@ -209,7 +209,7 @@ def check_refusal(answer: httpx.Response, code: str, status: int) -> None:
     assert body["attempt"] == answer.headers["attempt-id"]
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
-    assert ("retry-after" in answer.headers) == (code in {"rate-limited", "upload-in-progress"})
+    assert ("retry-after" in answer.headers) == (code in {"rate-limited", "upload-in-progress", "reads-busy"})
 
 
 async def test_a_refused_token_is_not_used_up(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,12 +16,15 @@ from typing import Any
 import httpx
 import pytest
 
+import broker.app as app_module
 from broker.gateway import USER as TOKEN_USER
+from broker.gateway.places import Places
 from broker.web.downloads import HTML, JSON
 from tests.gateway.uploads import CONTENT_TYPE, SDIST, WHEEL, pack_sdist, pack_wheel, upload
 from tests.harness import ACME, PUBLIC_URL, Broker, Setup
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
 from tests.web.test_mint_refusals import check_refusal
+from tests.web.test_upload_refusals import basic
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +41,7 @@ FILES = {
     "acme_secret-1.0.tar.gz": b"a secret",
     "unheld-1.0.tar.gz": b"nobody's",
 }
-PROVOKED = {"unsupported-scope", "wrong-scope", "not-in-index"}
+PROVOKED = {"unsupported-scope", "wrong-scope", "not-in-index", "reads-busy"}
 
 
 @pytest.fixture(name="registry", scope="module")
@@ -241,6 +246,47 @@ async def test_while_nothing_can_be_recorded_no_file_is_read(tmp_path: Path, reg
             answer = await reader.get(f"/files/acme-widgets/{WHEEL}")
         check_refusal(answer, "state-unavailable", 503)
         assert (await reader.get(f"/files/acme-widgets/{WHEEL}")).status_code == 200
+
+
+async def test_one_publisher_s_readers_leave_places_for_others(
+    tmp_path: Path, registry: PypiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three places, a publisher has one; pages need none."""
+    monkeypatch.setattr(app_module, "MOST_FILES", 3)
+    monkeypatch.setattr(app_module, "Places", functools.partial(Places, wait_seconds=0.2))
+    path = f"/files/acme-widgets/{WHEEL}"
+    async with reading(tmp_path, registry) as reader:
+        open_one = asyncio.Event()
+
+        async def slow_reader() -> None:
+            async def send(message: Any) -> None:
+                if message.get("body"):
+                    open_one.set()
+                    await asyncio.sleep(30)
+
+            async def receive() -> dict[str, str]:
+                await asyncio.sleep(30)
+                return {"type": "http.disconnect"}
+
+            scope = {
+                "type": "http",
+                "method": "GET",
+                "path": path,
+                "raw_path": path.encode(),
+                "query_string": b"",
+                "headers": [(b"host", b"upload.acme.example"), (b"authorization", basic(reader.token).encode())],
+            }
+            await reader.broker.app(scope, receive, send)
+
+        slow = asyncio.create_task(slow_reader())
+        await asyncio.wait_for(open_one.wait(), 5)
+        busy = await reader.get(path)
+        check_refusal(busy, "reads-busy", 503)
+        assert busy.headers["retry-after"]
+        assert (await reader.get("/simple/acme-widgets/")).status_code == 200
+        slow.cancel()
+        await asyncio.wait({slow})
+        assert (await reader.get(path)).status_code == 200
 
 
 async def test_a_freeze_stops_no_reads(tmp_path: Path, registry: PypiServer) -> None:
