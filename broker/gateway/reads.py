@@ -120,6 +120,7 @@ class Reads:
         """
         attempt = self.exchange.attempt("download", read.attempt)
         scope, project = await self._scope(read, attempt), _project(name)
+        attempt.passed("gates")
         url = await self._locate(project, filename) if _covers(scope, project) else None
         if url is None:
             raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
@@ -131,6 +132,7 @@ class Reads:
                 raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
             if response.status_code not in {httpx.codes.OK, httpx.codes.PARTIAL_CONTENT, 416}:
                 raise refusals.RegistryIndex(f"the registry answers a file with status {response.status_code}")
+            attempt.passed("registry")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
             headers = {name: response.headers[name] for name in _RELAYED if name in response.headers}

@@ -290,7 +290,7 @@ def test_a_worker_that_finds_broken_policies_ends_without_a_traceback(
     values = write(tmp_path)
     misspelt_field(tmp_path, values)
     with environment(**values), pytest.raises(SystemExit) as ended:
-        serve.worker()
+        serve.worker(tmp_path)
     assert ended.value.code == 1 != STARTUP_FAILURE
     told = capsys.readouterr()
     assert "publishers.widgets-release.workflows" in json.loads(told.out)["explained"]
@@ -313,7 +313,7 @@ def test_a_worker_serves_what_the_environment_says(tmp_path: Path) -> None:
     before = gc.get_threshold()
     try:
         with environment(**write(tmp_path)):
-            assert any(getattr(route, "path", "") == "/legacy/" for route in serve.worker().routes)
+            assert any(getattr(route, "path", "") == "/legacy/" for route in serve.worker(tmp_path).routes)
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
