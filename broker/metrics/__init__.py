@@ -7,6 +7,7 @@ of it than which step is through. Counting is ours, and prometheus-client only w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -42,10 +43,15 @@ class Metrics:
 
     async def page(self) -> bytes:
         """All figures as Prometheus reads them; of the other workers, as of a second ago."""
-        own = self._sheet()
-        own.values["broker_state_reachable",] = int(await self._is_state_reachable())
-        sheets = [own, *(self._folder.others() if self._folder is not None else ())]
-        return page(together(sheets), METRICS)
+        reachable = await self._is_state_reachable()
+        own, others = self._sheet(), ()
+        if self._folder is not None:
+            # Whoever is asked next must not know less of this one: a counter never goes back.
+            with contextlib.suppress(OSError):
+                self._folder.write(own)
+            others = (*self._folder.others(),)
+        own.values["broker_state_reachable",] = int(reachable)
+        return page(together([own, *others]), METRICS)
 
     async def keep_written(self) -> None:
         """Writes this process's sheet for as long as it runs, and a last one; where there are no other workers, never.

@@ -1,9 +1,10 @@
-"""What one process has counted. Everything here is asked of for every attempt: a few dictionary look-ups each."""
+"""What one process has counted. Asked of for every attempt, so a few dictionary look-ups each."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Container
+from collections import defaultdict
+from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 from broker.audit import Attempt
@@ -13,22 +14,18 @@ from broker.refusals import Refusal, UnknownIssuer
 Key = tuple[str, ...]
 """A metric's name, then the values of its labels in their order."""
 
+Spread = list[float]
+"""A histogram: the sum of what was observed, then how many observations fell into each bucket."""
+
 _FIRST_NO: Final = 300
 
 
-class Spread:
-    """A histogram: how many observations fell into each bucket, and their sum."""
+def _spread() -> Spread:
+    return [0.0] * (len(BOUNDS_SECONDS) + 2)
 
-    __slots__ = ("counts", "total")
 
-    def __init__(self) -> None:
-        self.counts = [0] * (len(BOUNDS_SECONDS) + 1)
-        self.total = 0.0
-
-    def add(self, seconds: float) -> None:
-        """Takes one in."""
-        self.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
-        self.total += seconds
+def _spreads() -> defaultdict[str, Spread]:
+    return defaultdict(_spread)
 
 
 class Counts:
@@ -41,46 +38,59 @@ class Counts:
             issuers: The names of the configured ones.
         """
         self._issuers = issuers
-        self.counters: dict[Key, float] = {("broker_internal_errors_total",): 0, ("broker_uploaded_bytes_total",): 0}
-        self.spreads: dict[Key, Spread] = {}
+        self._counters: defaultdict[Key, float] = defaultdict(float)
+        for name in ("broker_internal_errors_total", "broker_uploaded_bytes_total"):
+            self._counters[name,] = 0
+        self._attempts: defaultdict[str, defaultdict[str, Spread]] = defaultdict(_spreads)
+        self._steps: defaultdict[str, defaultdict[str, Spread]] = defaultdict(_spreads)
 
     def attempt(self, attempt: Attempt) -> None:
         """Counts an attempt that was decided and recorded."""
-        refusal, kind = attempt.refusal, attempt.kind
+        refusal, kind, issuer = attempt.refusal, attempt.kind, attempt.issuer
         decision, code = ("allowed", NO_CODE) if refusal is None else ("refused", refusal.code)
-        self._add("broker_attempts_total", kind, decision, code, self._issuer(attempt))
-        since = attempt.began
+        # Before a configured one was found, the attempt has what the token claims, which may be another's very name.
+        if issuer not in self._issuers() or isinstance(refusal, UnknownIssuer):
+            issuer = UNKNOWN_ISSUER
+        self._counters["broker_attempts_total", kind, decision, code, issuer] += 1
+        steps, since = self._steps[kind], attempt.began
         for step, at in attempt.steps:
-            self._observe(("broker_step_seconds", kind, step), at - since)
-            since = at
-        self._observe(("broker_attempt_seconds", kind, decision), attempt.seconds())
+            # As `_observe` does: a call for each would cost a third more.
+            seconds, spread, since = at - since, steps[step], at
+            spread[0] += seconds
+            spread[bisect_left(BOUNDS_SECONDS, seconds) + 1] += 1
+        _observe(self._attempts[kind][decision], attempt.seconds())
         if kind == "upload" and refusal is None:
             outcome = _outcome(attempt)
-            self._add("broker_uploads_total", outcome)
+            self._counters["broker_uploads_total", outcome] += 1
             if outcome in {"stored", "confirmed"}:
-                self._add("broker_uploaded_bytes_total", by=attempt.size_bytes)
+                self._counters["broker_uploaded_bytes_total",] += attempt.size_bytes
 
     def refusal(self, refusal: Refusal) -> None:
         """Counts a refusal that was answered."""
-        self._add("broker_refusals_total", refusal.code)
+        self._counters["broker_refusals_total", refusal.code] += 1
 
     def internal_error(self) -> None:
         """Counts a bug of ours."""
-        self._add("broker_internal_errors_total")
+        self._counters["broker_internal_errors_total",] += 1
 
-    def _issuer(self, attempt: Attempt) -> str:
-        # Before a configured one was found, the attempt has what the token claims, which may be another's very name.
-        known = attempt.issuer in self._issuers() and not isinstance(attempt.refusal, UnknownIssuer)
-        return attempt.issuer if known else UNKNOWN_ISSUER
+    def counters(self) -> Mapping[Key, float]:
+        """What each counter is at."""
+        return self._counters
 
-    def _add(self, *key: str, by: float = 1) -> None:
-        self.counters[key] = self.counters.get(key, 0) + by
+    def spreads(self) -> dict[Key, Spread]:
+        """What each histogram has."""
+        named = (("broker_attempt_seconds", self._attempts), ("broker_step_seconds", self._steps))
+        return {
+            (name, kind, label): spread
+            for name, kinds in named
+            for kind, labels in kinds.items()
+            for label, spread in labels.items()
+        }
 
-    def _observe(self, key: Key, seconds: float) -> None:
-        spread = self.spreads.get(key)
-        if spread is None:
-            spread = self.spreads[key] = Spread()
-        spread.add(seconds)
+
+def _observe(spread: Spread, seconds: float) -> None:
+    spread[0] += seconds
+    spread[bisect_left(BOUNDS_SECONDS, seconds) + 1] += 1
 
 
 def _outcome(attempt: Attempt) -> Outcome:

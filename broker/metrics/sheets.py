@@ -2,8 +2,8 @@
 
 Laws:
 
-- each worker writes a sheet of its own, anew every second, and whoever is asked adds up all of them: its own as it is,
-  the others' as they were a second ago;
+- each worker writes a sheet of its own, anew every second and when it is asked, and whoever is asked adds up all of
+  them: its own as it is, the others' as they were a second ago. So a counter never goes back, whoever is asked next;
 - what a worker counted stays counted when it ends; what was its state at a moment goes with it.
 """
 
@@ -62,8 +62,8 @@ class Sheet:
 
 def sheet_of(counts: Counts, standing: dict[Key, float]) -> Sheet:
     """The figures of this process."""
-    spreads = {key: (spread.total, *spread.counts) for key, spread in counts.spreads.items()}
-    return Sheet(values={**counts.counters, **standing}, spreads=spreads)
+    spreads = {key: tuple(spread) for key, spread in counts.spreads().items()}
+    return Sheet(values={**counts.counters(), **standing}, spreads=spreads)
 
 
 def together(sheets: Iterable[Sheet]) -> Sheet:
