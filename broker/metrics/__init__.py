@@ -44,7 +44,8 @@ class Metrics:
     async def page(self) -> bytes:
         """All figures as Prometheus reads them; of the other workers, as of a second ago."""
         reachable = await self._is_state_reachable()
-        own, others = self._sheet(), ()
+        own = self._sheet()
+        others: tuple[Sheet, ...] = ()
         if self._folder is not None:
             # Whoever is asked next must not know less of this one: a counter never goes back.
             with contextlib.suppress(OSError):

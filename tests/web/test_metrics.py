@@ -158,10 +158,11 @@ async def test_a_bug_is_counted(broker: Broker) -> None:
     assert value(await told(broker), "broker_internal_errors_total") == 1
 
 
-async def test_state_that_is_gone_is_told_and_metrics_are_still_there(broker: Broker) -> None:
-    (broker.folder / "state.db").write_bytes(b"no database at all")
-    assert (await broker.mint(broker.ci.token())).status_code == 503
-    text = await told(broker)
+async def test_state_that_is_gone_is_told_and_metrics_are_still_there(tmp_path: Path) -> None:
+    settings = {"metrics": "open", "state_url": f"sqlite:///{tmp_path}"}  # a folder, and no file
+    async with Setup(folder=tmp_path, settings=settings).running() as broker:
+        assert (await broker.mint(broker.ci.token())).status_code == 503
+        text = await told(broker)
     assert value(text, "broker_state_reachable") == 0
     assert value(text, "broker_refusals_total", code="state-unavailable") == 1
 
