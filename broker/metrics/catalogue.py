@@ -154,7 +154,7 @@ METRICS: Final = (
     Metric(name="process_cpu_seconds_total", type="counter", meaning="Processor time."),
     Metric(name="process_resident_memory_bytes", type="gauge", meaning="Memory."),
     Metric(name="process_virtual_memory_bytes", type="gauge", meaning="Address space."),
-    Metric(name="process_open_fds", type="gauge", meaning="Open files and sockets."),
+    Metric(name="process_open_fds", type="gauge", of_workers="largest", meaning="Open files and sockets."),
     Metric(name="process_max_fds", type="gauge", of_workers="smallest", meaning="How many each process may have."),
     Metric(
         name="process_start_time_seconds",
