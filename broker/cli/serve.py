@@ -130,18 +130,18 @@ def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
     if chosen.workers == 1:
         _tune_interpreter()
         uvicorn.run(app, **server)  # type: ignore[arg-type]  # keywords as uvicorn names them
-        return 0
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="broker-metrics-", ignore_cleanup_errors=True)
-    except OSError as error:
-        return _not_started(
-            f"BROKER_WORKERS: several share their metrics in a temporary folder, and none can be made ({error}). "
-            "Give the broker a /tmp, or name a folder in TMPDIR."
-        )
-    with folder as sheets:
-        application = partial(worker, Path(sheets))
-        config = uvicorn.Config(application, factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
-        Workers(config, [config.bind_socket()]).run()
+    else:
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="broker-metrics-", ignore_cleanup_errors=True)
+        except OSError as error:
+            return _not_started(
+                f"BROKER_WORKERS: several share their metrics in a temporary folder, and none can be made ({error}). "
+                "Give the broker a /tmp, or name a folder in TMPDIR."
+            )
+        with folder as sheets:
+            application = partial(worker, Path(sheets))
+            config = uvicorn.Config(application, factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
+            Workers(config, [config.bind_socket()]).run()
     return 0
 
 

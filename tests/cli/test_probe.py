@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import signal
 import stat
@@ -111,7 +112,7 @@ def test_it_goes_on_until_a_signal_and_ends_between_rounds(
         "print(json.load(urllib.request.urlopen(request))['value'])\n"
     )
     command = f"{shlex.quote(sys.executable)} {shlex.quote(str(job))}"
-    environment = {**ci.start_run().environment, "PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    environment = {**os.environ, **ci.start_run().environment, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
         [*servers.cli("probe", "--url", broker.url, "--token-command", command, "--every", "0.1")],
         stdout=subprocess.PIPE,

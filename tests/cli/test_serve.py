@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -317,3 +318,17 @@ def test_a_worker_serves_what_the_environment_says(tmp_path: Path) -> None:
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_several_workers_without_a_temporary_folder_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_folder(**_: object) -> None:
+        raise FileNotFoundError("no usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", no_folder)
+    with environment(**write(tmp_path), BROKER_PORT=str(free_port())):
+        assert main(["serve", "--workers", "2"]) == 1
+    told = capsys.readouterr().err
+    assert "BROKER_WORKERS" in told
+    assert "TMPDIR" in told
