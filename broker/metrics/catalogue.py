@@ -70,7 +70,7 @@ METRICS: Final = (
         type="counter",
         labels=("code",),
         meaning="Refusals that were answered, with a record or without: `state-unavailable` has none, nor has "
-        "what is no attempt.",
+        "what is no attempt. What is no HTTP (`malformed-http`) is not counted.",
     ),
     Metric(
         name="broker_internal_errors_total",
