@@ -36,6 +36,7 @@ run: export BROKER_AUDIENCE ?= acme-index
 run: export BROKER_SIGNING_KEYS ?= build/signing-key.pem
 run: export BROKER_STATE_URL ?= sqlite:///build/state.db
 run: export BROKER_REGISTRY_URL ?= http://127.0.0.1:8080/
+run: export BROKER_METRICS ?= open
 run: $(PLAYGROUND) ## Serve the broker with policies/ and SQLite on port 8000; BROKER_* in the environment override
 	@mkdir -p build
 	@test -e "$$BROKER_SIGNING_KEYS" || $(BROKER) keys new "$$BROKER_SIGNING_KEYS"

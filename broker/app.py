@@ -23,6 +23,7 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
+from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
 from broker.exchange import Exchange
 from broker.gateway import Gateway
@@ -34,6 +35,9 @@ from broker.gateway.places import Places
 from broker.gateway.reads import Reads
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
+from broker.metrics import Metrics
+from broker.metrics.counting import Counts
+from broker.metrics.standing import Standing
 from broker.minting import Minter, SigningKey, SigningKeys
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
@@ -58,6 +62,7 @@ def create_app(
     clock: Callable[[], float] = time.time,
     issuers: httpx.AsyncBaseTransport | None = None,
     own_process: bool = True,
+    sheets: Path | None = None,
 ) -> Starlette:
     """The broker as an ASGI application, to be served alone or mounted in another.
 
@@ -69,6 +74,7 @@ def create_app(
         issuers: How issuers are reached; the network when None.
         own_process: Set up logging for the whole process, and read policies again at SIGHUP. When False, neither is
             touched: events, and a copy of each audit record, go to structlog as the application has it.
+        sheets: The folder in which several worker processes share their metrics; None where there is one process.
 
     Raises:
         SettingsError, PolicyErrors: something it is to work with is wrong; nothing was started.
@@ -82,11 +88,12 @@ def create_app(
         stale_after_seconds=chosen.policies_stale_after_hours * 3600,
         clock=clock,
     )
-    parts = _Parts(chosen, policies, read_signing_keys(chosen.signing_keys), clock, issuers, own_process=own_process)
+    signing = read_signing_keys(chosen.signing_keys)
+    parts = _Parts(chosen, policies, signing, clock, issuers, own_process=own_process, sheets=sheets)
     app = Starlette(
         routes=parts.routes,
         lifespan=parts.lifespan,
-        middleware=[Middleware(Attempts, clock=clock)],
+        middleware=[Middleware(Attempts, clock=clock, counts=parts.counts)],
         exception_handlers={HTTPException: refuse_unrouted},
     )
     # A redirect loses the body with some clients: each path that is served is named.
@@ -106,6 +113,7 @@ class _Parts:
         issuers: httpx.AsyncBaseTransport | None,
         *,
         own_process: bool,
+        sheets: Path | None,
     ) -> None:
         self.chosen, self.own_process = chosen, own_process
         self.policies = policies
@@ -118,9 +126,13 @@ class _Parts:
         self.signing, self.clock = signing, clock
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
+        self.counts = Counts(lambda: policies.current.issuers)
+        standing = Standing(policies=policies, keys=self.keys, places=self.places, clock=clock, version=__version__)
+        self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
         self.indexes = [self._index(one) for one in told]
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies),
+            operations.metrics_route(self.metrics, self._metrics_token()),
             *_by_host(self.indexes),
         ]
 
@@ -137,7 +149,7 @@ class _Parts:
             minter=minter,
             state=self.state,
             clock=self.clock,
-            publish_record=logs.attempt if self.own_process else logs.attempt_as_event,
+            publish_record=self._publish_record,
             organizations=one.organizations,
             scopes=("upload", "read") if one.reads == "scoped" else ("upload",),
             devpi=_read_devpi(one),
@@ -163,6 +175,14 @@ class _Parts:
             proxy=one.forward_auth,
             registry_paths=_registry_paths(one),
         )
+
+    def _publish_record(self, attempt: Attempt, record: Record) -> None:
+        (logs.attempt if self.own_process else logs.attempt_as_event)(record)
+        self.counts.attempt(attempt)
+
+    def _metrics_token(self) -> str | None:
+        """What is to be shown; empty where nothing will do, None where nothing need be."""
+        return None if self.chosen.metrics == "open" else self.chosen.metrics_token.get_secret_value()
 
     def _reads(self, one: RegistrySettings, exchange: Exchange, pace: Pace) -> Reads | None:
         if one.reads == "off":
@@ -204,6 +224,7 @@ class _Parts:
         work = [
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
+            asyncio.create_task(self.metrics.keep_written()),
         ]
         try:
             with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():

@@ -10,6 +10,7 @@ import json
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from time import perf_counter
 from typing import Any, Final, Literal
 
 from pydantic_core import to_json
@@ -49,6 +50,9 @@ _WHERE_KNOWN: Final = {
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
 Kind = Literal["mint", "upload", "download", "revocation"]
+
+Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
+"""What an attempt goes through, for whoever measures how long each takes."""
 
 MOST_CONSIDERED: Final = 20
 """Publishers that a record lists; with more in one repository, the first ones stand for all."""
@@ -123,6 +127,18 @@ class Attempt:
     reason: str = ""
     """Why, in the words of whoever did it."""
     refusal: Refusal | None = field(default=None)
+    began: float = field(default_factory=perf_counter, repr=False, compare=False)
+    """By a clock that only measures: nothing is decided by it."""
+    steps: list[tuple[Step, float]] = field(default_factory=list, repr=False, compare=False)
+    """Those that are through, and when, by the same clock."""
+
+    def passed(self, step: Step) -> None:
+        """Notes that a step is through: it took the time since the one before."""
+        self.steps.append((step, perf_counter()))
+
+    def seconds(self) -> float:
+        """How long it has gone on."""
+        return perf_counter() - self.began
 
     def record(self) -> Record:
         """What is kept."""

@@ -41,8 +41,8 @@ class Exchange:
     minter: Minter
     state: State
     clock: Callable[[], float]
-    publish_record: Callable[[Record], None]
-    """Tells the log of a record that was stored."""
+    publish_record: Callable[[Attempt, Record], None]
+    """Told of each attempt whose record was stored: the log and the metrics."""
     organizations: frozenset[str] | None = None
     """The only ones that may use this index; None is all."""
     scopes: tuple[Scope, ...] = ("upload",)
@@ -90,7 +90,7 @@ class Exchange:
         note_token(attempt, token, self.policies())
         record = attempt.record()
         await self.state.revoke(token.id, token.expires_at, record)
-        self.publish_record(record)
+        self.publish_record(attempt, record)
         return True
 
     async def covers_now(self, token: UploadToken, attempt: Attempt) -> frozenset[Projects]:
@@ -115,17 +115,20 @@ class Exchange:
         return intersect(token.projects, grant.projects)
 
     async def record(self, attempt: Attempt) -> None:
-        """Stores an attempt's record, and tells the log of it.
+        """Stores an attempt's record, and tells the log and the metrics of it.
 
         Raises:
             StateUnavailable
         """
         record = attempt.record()
         await self.state.append(record)
-        self.publish_record(record)
+        if attempt.refusal is None:  # else the step that refused is not through, and would be counted as this one
+            attempt.passed("state")
+        self.publish_record(attempt, record)
 
     async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
         asked = await request
+        attempt.passed("body")
         if asked.scope not in self.scopes:
             raise refusals.UnsupportedScope(
                 f"this index offers tokens for {' and '.join(map(repr, self.scopes))} alone"
@@ -141,6 +144,7 @@ class Exchange:
         issuer = matching.find_issuer(policies, unverified.issuer)
         attempt.issuer = issuer.name
         key = await self.keys.find(issuer, unverified.key_id)
+        attempt.passed("keys")
         claims = tokens.verify(
             unverified,
             key,
@@ -150,8 +154,10 @@ class Exchange:
             longest_seconds=issuer.longest_token_seconds,
             now=now,
         )
+        attempt.passed("verify")
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
         grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope)
+        attempt.passed("gates")
         minted = self._mints(asked.scope).mint(
             grant,
             identity,
@@ -161,6 +167,7 @@ class Exchange:
             narrowing=asked.narrowing,
             scope=asked.scope,
         )
+        attempt.passed("mint")
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
         attempt.narrowing = asked.narrowing
         attempt.upstream = "devpi" if self._mints(asked.scope) is self.devpi else ""
@@ -185,9 +192,10 @@ class Exchange:
                 record=record,
             )
         )
+        attempt.passed("state")
         match outcome:
             case Settled():
-                self.publish_record(record)
+                self.publish_record(attempt, record)
                 return minted
             case Spent(receipt=receipt):
                 return await self._again(attempt, issuer, identity, receipt, now)

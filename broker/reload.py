@@ -130,6 +130,8 @@ class PoliciesInForce:
         self.failing: Failing | None = None
         """None while the policies are those of the files."""
         self.current = self._read(anew=True)
+        self.loaded_at = clock()
+        """When that was, epoch seconds."""
 
     def read_again(self) -> None:
         """Has every file read again soon, whether or not it seems changed: what SIGHUP asks for."""
@@ -164,6 +166,8 @@ class PoliciesInForce:
             self._keep_the_last(self._mistake("could not be read", "The broker has a bug: report its log."), anew=anew)
         else:
             news = "reloaded" if loaded is not self.current else "unchanged" if anew else ""
+            if loaded is not self.current:
+                self.loaded_at = self._clock()
             self.current, self.failing, self._told = loaded, None, None
             if news:
                 self.tell(news, milliseconds=round((time.perf_counter() - began) * 1000))

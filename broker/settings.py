@@ -207,6 +207,14 @@ class Settings(BaseSettings):
         description="How fast an upload must come on average, after its first seconds; a slower one is refused.",
     )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
+    metrics: Literal["token", "open"] = Field(
+        default="token",
+        description="Who may read `/metrics`: whoever shows `BROKER_METRICS_TOKEN` (nobody while that is not set), or "
+        "everybody (`open`).",
+    )
+    metrics_token: SecretStr = Field(
+        default=SecretStr(""), description="The bearer token that Prometheus shows; 16 characters at least."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     allow_loopback_issuers: bool = Field(
         default=False, description="Development only: issuers may be `http://127.0.0.1:...`. Warned about at start."
@@ -332,6 +340,7 @@ def _check_together(settings: Settings) -> None:
     lines += _check_one_registry(settings) if settings.registries is None else _check_several(settings)
     if settings.upload_tokens == "own" and settings.devpi_token.get_secret_value():
         lines.append("BROKER_DEVPI_TOKEN is set, and nothing uses it: set BROKER_UPLOAD_TOKENS=devpi too, or neither.")
+    lines += _check_metrics(settings)
     if settings.spool is not None and not settings.spool.is_dir():
         lines.append(f"BROKER_SPOOL: {settings.spool} is no folder.")
     limit = settings.upload_limit_bytes if settings.registries is None else 0
@@ -345,6 +354,18 @@ def _check_together(settings: Settings) -> None:
         )
     if lines:
         raise SettingsError("\n".join(lines))
+
+
+SHORTEST_METRICS_TOKEN: Final = 16
+
+
+def _check_metrics(settings: Settings) -> list[str]:
+    token = settings.metrics_token.get_secret_value()
+    if token and settings.metrics == "open":
+        return ["BROKER_METRICS_TOKEN: is set, and BROKER_METRICS=open asks nobody for it: set one of them."]
+    if token and not re.fullmatch(rf"[!-~]{{{SHORTEST_METRICS_TOKEN},}}", token):
+        return [f"BROKER_METRICS_TOKEN: {SHORTEST_METRICS_TOKEN} letters, digits and signs at least; no white space."]
+    return []
 
 
 ONE_REGISTRY: Final = (

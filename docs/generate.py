@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from broker import refusals
+from broker.metrics.catalogue import BOUNDS_SECONDS, LABELS, METRICS, PROBE_METRICS, Metric
 from broker.policy.schemas import SCHEMAS, Schema
 from broker.policy.warnings import WEAKNESSES
 from broker.providers import PROVIDERS, Kind, Provider
@@ -146,12 +147,66 @@ def warnings_page() -> str:
     return "\n".join(lines)
 
 
+WORKERS = {"sum": "their sum", "largest": "the largest", "smallest": "the smallest"}
+
+
+def metrics_page() -> str:
+    """One row a metric, and one a label with all that it can be."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `broker/metrics/catalogue.py` by `make docs`. `/metrics` tells them, in Prometheus's text",
+        "format, to whoever may read them ([how to](../how-to/watch-it.md)). Of several workers, it tells what the",
+        "third column says; of several replicas, each tells its own.",
+        "",
+        "| metric | type | of workers | labels | meaning |",
+        "|---|---|---|---|---|",
+        *map(_metric_row, METRICS),
+        "",
+        f"The histograms' bounds, in seconds: {', '.join(f'{bound:g}' for bound in BOUNDS_SECONDS)}.",
+        "",
+        "## Labels",
+        "",
+        "No label's value is ever taken from a token or a request: each is one of these, or a name of the operator's.",
+        "None names an organization, a publisher, a project or a person; audit records do.",
+        "",
+        "| label | values |",
+        "|---|---|",
+    ]
+    lines += [f"| `{label}` | {', '.join(map(_label_value, values))} |" for label, values in LABELS.items()]
+    lines += [
+        "",
+        "`code` is one of the [refusals](refusals.md).",
+        "",
+        "## Of `broker probe`",
+        "",
+        "What `broker probe --metrics-file` writes, for node_exporter's textfile collector.",
+        "",
+        "| metric | type | of workers | labels | meaning |",
+        "|---|---|---|---|---|",
+        *map(_metric_row, PROBE_METRICS),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metric_row(metric: Metric) -> str:
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    workers = "" if metric in PROBE_METRICS else WORKERS[metric.of_workers]
+    return f"| `{metric.name}` | {metric.type} | {workers} | {labels} | {metric.meaning} |"
+
+
+def _label_value(value: str) -> str:
+    return value if " " in value or "'" in value else f"`{value}`"
+
+
 def schema_file(make: Callable[[], Schema]) -> str:
     """What `broker schema` prints."""
     return json.dumps(make(), indent=2) + "\n"
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "metrics.md": metrics_page,
     "providers.md": providers_page,
     "refusals.md": refusals_page,
     "settings.md": settings_page,

@@ -127,6 +127,7 @@ class Setup:
     issuers: httpx.AsyncBaseTransport | None = None
     clock: Clock = field(default_factory=Clock)
     settings: dict[str, Any] = field(default_factory=dict)
+    sheets: Path | None = None
 
     def write(self) -> Settings:
         """Writes policies and a signing key, and names them in settings."""
@@ -155,7 +156,8 @@ class Setup:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Broker]:
         """The broker, for as long as the context is open."""
-        app = create_app(self.write(), clock=self.clock, issuers=self.issuers or self.ci.transport())
+        issuers = self.issuers or self.ci.transport()
+        app = create_app(self.write(), clock=self.clock, issuers=issuers, sheets=self.sheets)
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -10,6 +10,9 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -128,8 +131,17 @@ def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
         _tune_interpreter()
         uvicorn.run(app, **server)  # type: ignore[arg-type]  # keywords as uvicorn names them
     else:
-        config = uvicorn.Config("broker.cli.serve:worker", factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
-        Workers(config, [config.bind_socket()]).run()
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="broker-metrics-", ignore_cleanup_errors=True)
+        except OSError as error:
+            return _not_started(
+                f"BROKER_WORKERS: several share their metrics in a temporary folder, and none can be made ({error}). "
+                "Give the broker a /tmp, or name a folder in TMPDIR."
+            )
+        with folder as sheets:
+            application = partial(worker, Path(sheets))
+            config = uvicorn.Config(application, factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
+            Workers(config, [config.bind_socket()]).run()
     return 0
 
 
@@ -143,14 +155,17 @@ class Workers(Multiprocess):
                 os.kill(pid, signal.SIGHUP)
 
 
-def worker() -> Starlette:
+def worker(sheets: Path) -> Starlette:
     """What each of several worker processes serves.
 
     Where policies were broken since the others began, it ends, is started again, and leaves the work to those.
+
+    Args:
+        sheets: The folder in which they share their metrics.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until policies are loaded, and it asks to load them again
     try:
-        app = create_app()
+        app = create_app(sheets=sheets)
     except PolicyErrors as errors:
         logger().error("worker not started", explained=errors.explained(most=MISTAKES_ON_A_SCREEN))
         sys.exit(1)

@@ -79,15 +79,17 @@ class Gateway:
             await self.exchange.record(attempt)
         except refusals.StateUnavailable:
             # The registry has the file. What cannot be stored of that is at least in the log.
-            self.exchange.publish_record(attempt.record())
+            self.exchange.publish_record(attempt, attempt.record())
             raise
         return answer
 
     async def _decide(self, upload: Upload, attempt: Attempt) -> Answer:
         size_bytes = self._check_envelope(upload)
         token = self.exchange.minter.read(shown_token(upload.authorization), attempt.started_at)
+        attempt.passed("verify")
         scope = await self._scope(token, attempt)
         token.require("upload")
+        attempt.passed("gates")
 
         def on_field(name: str, value: str) -> None:
             if name == ":action" and value != "file_upload":
@@ -107,7 +109,9 @@ class Gateway:
                 on_field=on_field,
             ) as form,
         ):
+            attempt.passed("body")
             package = await asyncio.to_thread(check, form)
+            attempt.passed("package")
             attempt.project, attempt.version, attempt.filename = package.project, package.version, package.filename
             attempt.sha256, attempt.size_bytes = package.sha256, package.size_bytes
             _check_narrowing(token.narrowing, package)
@@ -119,7 +123,10 @@ class Gateway:
             # waiting for a name, and `once` asks a third time after it.
             await still_allowed()
             await self._count_use(token, package)
-            return await self.once.send(form, package, attempt, still_allowed, upload.user_agent)
+            attempt.passed("gates")
+            answer = await self.once.send(form, package, attempt, still_allowed, upload.user_agent)
+            attempt.passed("registry")
+            return answer
 
     def _check_envelope(self, upload: Upload) -> int:
         """How many bytes the body has."""

@@ -76,12 +76,22 @@ class Places:
     """The places of one process."""
 
     def __init__(self, *, most: int, most_bytes: int, wait_seconds: float = WAIT_SECONDS) -> None:
-        self.free = Share(places=most, space_bytes=most_bytes)
+        self.everything = self.free = Share(places=most, space_bytes=most_bytes)
         self.wait_seconds = wait_seconds
         self._held: dict[str, Share] = {}
         """By publisher, and by organization; those that hold something."""
         self._waiting: dict[_Claim, type[refusals.Refusal]] = {}
         """In the order of coming, with what each lacks."""
+
+    @property
+    def held(self) -> Share:
+        """What uploads under way have."""
+        return self.everything - self.free
+
+    @property
+    def waiting(self) -> int:
+        """How many uploads wait."""
+        return len(self._waiting)
 
     @asynccontextmanager
     async def taken(self, publisher: str, size_bytes: int) -> AsyncIterator[None]:

@@ -132,6 +132,7 @@ class Reads:
         """
         attempt = self.exchange.attempt("download", read.attempt)
         scope, project = await self._scope(read, attempt), _project(name)
+        attempt.passed("gates")
         url = await self._locate(project, filename) if _covers(scope, project) else None
         if url is None:
             raise refusals.NotInIndex(f"there is no file {filename[:200]!r} here that you may see")
@@ -146,6 +147,7 @@ class Reads:
             if not _ENDS.intersection(response.headers):
                 # Where it ends with the connection, one that is broken off looks whole.
                 raise refusals.RegistryIndex("the registry does not say where a file ends")
+            attempt.passed("registry")
             if self.access == "scoped":
                 await self.exchange.record(attempt)
             told = {name: response.headers[name] for name in _RELAYED if name in response.headers}

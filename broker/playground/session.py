@@ -165,6 +165,7 @@ class Playground:
             "BROKER_PORT": self.url.rpartition(":")[2],
             "BROKER_AUDIT_DAYS": str(RECORD_DAYS),
             "BROKER_ALLOW_LOOPBACK_ISSUERS": "true",
+            "BROKER_METRICS": "open",
         }
 
     def _is_ready(self) -> bool:

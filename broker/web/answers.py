@@ -20,12 +20,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker import refusals
 from broker.audit import new_attempt_id
 from broker.logs import logger
+from broker.metrics.counting import Counts
 from broker.refusals import Refusal
 
 ATTEMPT_HEADER: Final = "Attempt-Id"
 
 BODY_SECONDS: Final = 5.0
 """For a body that `read_body` reads: a few kilobytes, which clients send at once."""
+
+REFUSAL: Final = "broker.refusal"
+"""Where a request's scope has the refusal, if its handler answered that itself."""
 
 WHOLE: Final = "broker.whole"
 """Stands in a request's scope where its body had come when the handler began, as `BoundedProtocol` tells."""
@@ -85,9 +89,10 @@ class Attempts:
     answered without detail.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float]) -> None:
+    def __init__(self, app: ASGIApp, clock: Callable[[], float], counts: Counts) -> None:
         self.app = app
         self.clock = clock
+        self.counts = counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -107,7 +112,13 @@ class Attempts:
 
         try:
             await self.app(scope, receive, send_with_id)
+            if REFUSAL in scope:
+                self.counts.refusal(scope[REFUSAL])
         except Exception as error:  # noqa: BLE001 - the last line before the caller
+            if isinstance(error, Refusal):
+                self.counts.refusal(error)
+            else:
+                self.counts.internal_error()
             response = answer(error, scope, attempt_id)
             if not started:
                 await response(scope, receive, send_with_id)

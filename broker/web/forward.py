@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.gateway.reads import Read
-from broker.web.answers import answer
+from broker.web.answers import REFUSAL, answer
 from broker.web.index import Index
 
 _HEADERS: Final = {
@@ -31,8 +31,8 @@ _ANY: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _NGINX_RELAYS: Final = frozenset({401, 403})
 """Of all refusals: any other status nginx makes a 500 of."""
 
-STATUS: Final = "Broker-Status"
-REFUSAL: Final = "Broker-Refusal"
+STATUS_HEADER: Final = "Broker-Status"
+REFUSAL_HEADER: Final = "Broker-Refusal"
 """How nginx is told the status that the client should see, and the code: it drops the body."""
 
 
@@ -56,7 +56,8 @@ def routes(index: Index) -> list[Route]:
             return await authorize(request)
         except refusals.Refusal as refusal:
             response = answer(refusal, request.scope, request.scope["attempt"])
-            response.headers[STATUS], response.headers[REFUSAL] = str(refusal.status), refusal.code
+            request.scope[REFUSAL] = refusal
+            response.headers[STATUS_HEADER], response.headers[REFUSAL_HEADER] = str(refusal.status), refusal.code
             if refusal.status not in _NGINX_RELAYS:
                 response.status_code = refusals.NotForwarded.status
             return response

@@ -25,7 +25,7 @@ from broker.exchange import Exchange, MintRequest, read_scope
 from broker.minting import Narrowing
 from broker.patterns import normalise
 from broker.tokens import LONGEST_TOKEN
-from broker.web.answers import Json, read_body, refusal_body, tell_operator
+from broker.web.answers import REFUSAL, Json, read_body, refusal_body, tell_operator
 from broker.web.index import Index
 
 FORM_BYTES: Final = 4 * LONGEST_TOKEN
@@ -328,6 +328,7 @@ def _in_oauth(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
         try:
             return await handler(request)
         except refusals.Refusal as refusal:
+            request.scope[REFUSAL] = refusal
             return _error(refusal, request.scope["attempt"])
 
     return answered

@@ -1,6 +1,8 @@
-"""What operators' machines ask: is it alive, is it ready."""
+"""What operators' machines ask: is it alive, is it ready, how does it do."""
 
 from __future__ import annotations
+
+import hmac
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,6 +10,8 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.exchange import Exchange
+from broker.metrics import Metrics
+from broker.metrics.page import MEDIA_TYPE
 from broker.policy.matching import require_current
 from broker.reload import PoliciesInForce
 from broker.web.answers import Json, tell_operator
@@ -38,6 +42,26 @@ def routes(exchange: Exchange, in_force: PoliciesInForce) -> list[Route]:
         return Json(body, 503 if problems else 200)
 
     return [Route("/healthz", healthz, methods=["GET"]), Route("/readyz", readyz, methods=["GET"])]
+
+
+def metrics_route(metrics: Metrics, token: str | None) -> Route:
+    """`/metrics`, for Prometheus.
+
+    Args:
+        token: What is to be shown as a bearer token: None where everybody may read, empty where nobody may.
+    """
+
+    async def tell(request: Request) -> Response:
+        if token is not None and not _shows(request.headers.get("authorization", ""), token):
+            raise refusals.NotFound("metrics are for whoever shows BROKER_METRICS_TOKEN as a bearer token")
+        return Response(await metrics.page(), 200, {"Cache-Control": "no-store"}, MEDIA_TYPE)
+
+    return Route("/metrics", tell, methods=["GET"])
+
+
+def _shows(authorization: str, token: str) -> bool:
+    scheme, _, shown = authorization.partition(" ")
+    return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), token.encode())
 
 
 def _standing(in_force: PoliciesInForce, now: float) -> dict[str, object]:

@@ -12,6 +12,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -290,7 +291,7 @@ def test_a_worker_that_finds_broken_policies_ends_without_a_traceback(
     values = write(tmp_path)
     misspelt_field(tmp_path, values)
     with environment(**values), pytest.raises(SystemExit) as ended:
-        serve.worker()
+        serve.worker(tmp_path)
     assert ended.value.code == 1 != STARTUP_FAILURE
     told = capsys.readouterr()
     assert "publishers.widgets-release.workflows" in json.loads(told.out)["explained"]
@@ -313,7 +314,21 @@ def test_a_worker_serves_what_the_environment_says(tmp_path: Path) -> None:
     before = gc.get_threshold()
     try:
         with environment(**write(tmp_path)):
-            assert any(getattr(route, "path", "") == "/legacy/" for route in serve.worker().routes)
+            assert any(getattr(route, "path", "") == "/legacy/" for route in serve.worker(tmp_path).routes)
     finally:
         gc.unfreeze()
         gc.set_threshold(*before)
+
+
+def test_several_workers_without_a_temporary_folder_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_folder(**_: object) -> None:
+        raise FileNotFoundError("no usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", no_folder)
+    with environment(**write(tmp_path), BROKER_PORT=str(free_port())):
+        assert main(["serve", "--workers", "2"]) == 1
+    told = capsys.readouterr().err
+    assert "BROKER_WORKERS" in told
+    assert "TMPDIR" in told

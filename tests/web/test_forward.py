@@ -15,7 +15,7 @@ from starlette.routing import Mount
 
 from broker.gateway import USER as TOKEN_USER
 from broker.settings import ForwardAuth, SettingsError
-from broker.web.forward import REFUSAL, STATUS
+from broker.web.forward import REFUSAL_HEADER, STATUS_HEADER
 from tests.gateway.uploads import WHEEL
 from tests.harness import AUDIENCE, PUBLIC_URL, Broker, Setup
 from tests.web.test_mint_refusals import check_refusal
@@ -66,7 +66,7 @@ def check_refused(proxy: ForwardAuth, answer: httpx.Response, code: str, status:
         check_refusal(answer, code, status)
         return
     assert answer.status_code == (status if status in {401, 403} else 403)
-    assert (answer.headers[STATUS], answer.headers[REFUSAL]) == (str(status), code)
+    assert (answer.headers[STATUS_HEADER], answer.headers[REFUSAL_HEADER]) == (str(status), code)
     body = answer.json()
     assert (body["errors"][0]["code"], body["status"]) == (code, status)
     assert body["attempt"] == answer.headers["attempt-id"]
