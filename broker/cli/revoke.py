@@ -41,7 +41,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "New ones can still be minted: to stop that, change the policies, or freeze the organization.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="what to revoke:\n"
-        + "\n".join(f"  {f'{kind} {form}':<30} {meaning}" for kind, (form, meaning) in _KINDS.items()),
+        + "\n".join(f"  {f'{kind} {form}':<30} {meaning}" for kind, (form, meaning) in _KINDS.items())
+        + "\n\nISSUER is its name in index.yaml. Only a member is looked up: any other name is taken as it is\n"
+        "written, and one that is wrong revokes nothing.",
     )
     parser.add_argument("kind", choices=_KINDS, metavar="KIND", help="one of those below")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which, as shown below")
@@ -52,7 +54,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="MOMENT",
         help="only tokens minted until then, such as 2026-11-28T02:00:00Z (default: now)",
     )
-    parser.add_argument("--policies", metavar="DIR", default="policies", help="for `member` (default: policies)")
+    parser.add_argument(
+        "--policies", metavar="DIR", default="policies", help="for `member`: the folder of policies (default: policies)"
+    )
     add_option(parser)
     parser.set_defaults(run=run)
 
@@ -118,7 +122,7 @@ def _subjects(kind: str, names: Sequence[str], policies: Path) -> tuple[list[str
     if len(names) != len(form.split()) or not all(names):
         raise ValueError(f"write: broker revoke {kind} {form}".rstrip())
     if form == "ORGANIZATION/NAME" and names[0].count("/") != 1:
-        raise ValueError(f"{names[0]!r} is no {kind}: write ORGANIZATION/NAME, such as acme/alice")
+        raise ValueError(f"{names[0]!r} is no {kind}: write ORGANIZATION/NAME, as in the policies")
     organization = names[0].split("/")[0] if kind in {"organization", "publisher", "member"} else ""
     if kind == "member":
         return _actors(load(policies), *names[0].split("/")), organization
