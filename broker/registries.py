@@ -330,7 +330,7 @@ def _conflicts(found: Iterable[RegistrySettings], settings: Settings) -> Iterato
                 yield (
                     one.name,
                     f"serves {path!r} as {other.name!r} does",
-                    "Give it a path that is not below the other's.",
+                    "Give it a path that is not below the other's `simple/` and `files/`, where reads are served.",
                 )
             if _host(one) == _host(other) and one.public_url != other.public_url:
                 yield (
