@@ -336,7 +336,10 @@ def _registry_paths(one: RegistrySettings) -> RegistryPaths | None:
     try:
         return RegistryPaths.beside(one.index_url)
     except ValueError as error:
-        raise SettingsError(f"BROKER_FORWARD_AUTH={one.forward_auth}: {error}.") from error
+        raise SettingsError(
+            f"BROKER_FORWARD_AUTH={one.forward_auth}: of the registry {one.name!r}, {error}. "
+            "Correct its index URL, or switch forward-auth off."
+        ) from error
 
 
 def signing_key_files(path: Path) -> list[Path]:

@@ -66,7 +66,10 @@ class NotFound(Refusal):
     """There is nothing at this path."""
 
     code, status = "not-found", 404
-    remedy = "Check the upload URL: the broker serves the path that `BROKER_UPLOAD_PATH` names, and `/_/oidc/...`."
+    remedy = (
+        "Check the URL, its host too: the broker serves each index's upload path, reads beside it where the operator "
+        "has them served, and the routes that the HTTP reference names."
+    )
 
 
 class MethodNotAllowed(Refusal):
@@ -601,7 +604,10 @@ class RegistryUnavailable(Refusal):
     """The registry behind the broker did not answer."""
 
     code, status = "registry-unavailable", 502
-    remedy = "Upload again: the broker finds out first whether the file arrived. The operator looks at the registry."
+    remedy = (
+        "Try again: before an upload is sent anew, the broker finds out whether the file arrived. "
+        "The operator looks at the registry."
+    )
 
 
 class RegistryCredential(Refusal):

@@ -271,6 +271,9 @@ class _Reader:
             return None
         if (shape.upload_tokens == "devpi") != (shape.devpi_token_file is not None):
             self.findings.add(place, "has one of `upload_tokens: devpi` and `devpi_token_file`", "Write both, or none.")
+        if shape.fallback_index is not None and shape.reads == "off":
+            what = "is for those who read here, and nobody does"
+            self.findings.add((*place, "fallback_index"), what, "Write `reads: scoped` or `public` too, or neither.")
         if shape.forward_auth != "off" and shape.reads != "scoped":
             what = "decides by tokens for reads, and there are none"
             self.findings.add((*place, "forward_auth"), what, "Write `reads: scoped` too, or neither.")
@@ -330,7 +333,7 @@ def _conflicts(found: Iterable[RegistrySettings], settings: Settings) -> Iterato
                 yield (
                     one.name,
                     f"serves {path!r} as {other.name!r} does",
-                    "Give it a path that is not below the other's.",
+                    "Give it a path that is not below the other's `simple/` and `files/`, where reads are served.",
                 )
             if _host(one) == _host(other) and one.public_url != other.public_url:
                 yield (

@@ -392,6 +392,8 @@ def _check_one_registry(settings: Settings) -> list[str]:
     bearer = settings.registry_bearer_token.get_secret_value()
     if bearer and (settings.registry_username or settings.registry_password.get_secret_value()):
         return ["BROKER_REGISTRY_BEARER_TOKEN: is set, and so is a user or a password: set one of them."]
+    if settings.fallback_index_url is not None and settings.reads == "off":
+        return ["BROKER_FALLBACK_INDEX_URL: is for those who read here: set BROKER_READS too, or neither."]
     if settings.forward_auth != "off" and settings.reads != "scoped":
         return ["BROKER_FORWARD_AUTH: decides by tokens for reads: set BROKER_READS=scoped too, or neither."]
     return []

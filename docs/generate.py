@@ -23,6 +23,7 @@ from broker.policy.schemas import SCHEMAS, Schema
 from broker.policy.warnings import WEAKNESSES
 from broker.providers import PROVIDERS, Kind, Provider
 from broker.providers.base import NumberedMember, UuidMember
+from broker.registries import RegistryShape
 from broker.settings import PREFIX, Settings, secret_names
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -70,6 +71,41 @@ def settings_page() -> str:
     files = ", ".join(f"`{PREFIX}{name.upper()}_FILE`" for name in secret_names())
     lines += ["", f"Secrets can also be read from files: {files}.", ""]
     return "\n".join(lines)
+
+
+SETTINGS_OF_ONE = {
+    "path": "upload_path",
+    "url": "registry_url",
+    "index_url": "registry_index_url",
+    "username": "registry_username",
+    "password_file": "registry_password_file",
+    "bearer_file": "registry_bearer_token_file",
+    "timeout": "registry_timeout_seconds",
+    "fallback_index": "fallback_index_url",
+}
+"""Fields of the file -> the setting of a single registry, where it has another name."""
+
+
+def registries_file_page() -> str:
+    """One row a field of a registry in the file."""
+    lines = [
+        "# The file of several registries",
+        "",
+        "Generated from `broker/registries.py` by `make docs`. What a registry may say in the file that",
+        "`BROKER_REGISTRIES` names ([how to](../how-to/several-registries.md)), below `registries:` and its name; and",
+        "the setting that says the same where there is one registry alone. Files are found from this file's folder. A",
+        "duration is written `90s`, `15m` or `1h`.",
+        "",
+        "| field | default | meaning | setting |",
+        "|---|---|---|---|",
+    ]
+    settings = {*Settings.model_fields, *(f"{name}_file" for name in secret_names())}
+    for name, field in RegistryShape.model_fields.items():
+        default = f"`{field.default}s`" if name == "timeout" else _default(field)
+        setting = SETTINGS_OF_ONE.get(name, name)
+        shown = f"`{PREFIX}{setting.upper()}`" if setting in settings and name != "public_url" else ""
+        lines.append(f"| `{name}` | {default} | {_meaning(field)} | {shown} |")
+    return "\n".join([*lines, ""])
 
 
 MEMBER_IDS = {NumberedMember: "numbers, in quotes", UuidMember: "UUIDs, in lower case"}
@@ -209,6 +245,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "metrics.md": metrics_page,
     "providers.md": providers_page,
     "refusals.md": refusals_page,
+    "registries-file.md": registries_file_page,
     "settings.md": settings_page,
     "warnings.md": warnings_page,
     **{f"schemas/{kind}.schema.json": partial(schema_file, make) for kind, make in SCHEMAS.items()},

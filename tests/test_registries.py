@@ -138,6 +138,7 @@ def test_reads_are_beside_a_legacy_path_or_below_another(tmp_path: Path) -> None
         ("bearer_file: team-token", "bearer_file: registries.d", "bearer_file: names a file that cannot be read"),
         ("pass_user_agent: true", "upload_tokens: devpi", "has one of `upload_tokens: devpi` and `devpi_token_file`"),
         ("pass_user_agent: true", "devpi_token_file: team-token", "has one of `upload_tokens: devpi`"),
+        ("pass_user_agent: true", "fallback_index: https://p.example/", "is for those who read here, and nobody does"),
         ("acme-team-a", "acme-index", "registries.yaml:8: registries.team-a: has the audience of 'main'"),
         ("/team-a/legacy/", "/legacy/", "registries.team-a: has the path of 'main'"),
         ("/team-a/legacy/", "/simple/x/", "registries.team-a: serves '/simple/x/' as 'main' does"),

@@ -50,6 +50,7 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_PORT", "http", "integer"),
         ("BROKER_WORKERS", "0", "greater"),
         ("BROKER_TLS_KEY", "key.pem", "set both, or none"),
+        ("BROKER_FALLBACK_INDEX_URL", "https://pypi.org/simple/", "set BROKER_READS too"),
         ("BROKER_REGISTRY_URL", None, "is not set"),
         ("BROKER_REGISTRIES", "registries.yaml", "whose file says it for each registry"),
         ("BROKER_DEVPI_TOKEN", "devpi-AgEA", "BROKER_UPLOAD_TOKENS=devpi"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from broker.cli.state import add_option, work_on_state
 from broker.minting import EVERYTHING
 from broker.policy.errors import PolicyErrors
 from broker.policy.files import load
-from broker.policy.model import LONGEST_LIFETIME_SECONDS, Policies
+from broker.policy.model import LONGEST_LIFETIME_SECONDS, Policies, Publisher
 from broker.state import State
 
 LONGEST_REASON: Final = 500
@@ -41,7 +42,9 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "New ones can still be minted: to stop that, change the policies, or freeze the organization.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="what to revoke:\n"
-        + "\n".join(f"  {f'{kind} {form}':<30} {meaning}" for kind, (form, meaning) in _KINDS.items()),
+        + "\n".join(f"  {f'{kind} {form}':<30} {meaning}" for kind, (form, meaning) in _KINDS.items())
+        + "\n\nISSUER is its name in index.yaml. Only a member is looked up: any other name is taken as it is\n"
+        "written, and one that is wrong revokes nothing.",
     )
     parser.add_argument("kind", choices=_KINDS, metavar="KIND", help="one of those below")
     parser.add_argument("names", nargs="*", metavar="NAME", help="which, as shown below")
@@ -52,7 +55,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="MOMENT",
         help="only tokens minted until then, such as 2026-11-28T02:00:00Z (default: now)",
     )
-    parser.add_argument("--policies", metavar="DIR", default="policies", help="for `member` (default: policies)")
+    parser.add_argument(
+        "--policies",
+        metavar="DIR",
+        type=Path,
+        help="the folder of policies, for `member` (BROKER_POLICIES; default: policies)",
+    )
     add_option(parser)
     parser.set_defaults(run=run)
 
@@ -79,8 +87,9 @@ def run(args: argparse.Namespace) -> int:
     """Revokes, and says what."""
     now = time.time()
     before = int(now) if args.before is None else args.before
+    policies = args.policies or Path(os.environ.get("BROKER_POLICIES", "policies"))
     try:
-        subjects, organization = _subjects(args.kind, args.names, Path(args.policies))
+        subjects, organization = _subjects(args.kind, args.names, policies)
     except PolicyErrors as errors:
         print(f"broker revoke: {errors.explained(most=8)}", file=sys.stderr)
         return 1
@@ -104,7 +113,32 @@ def run(args: argparse.Namespace) -> int:
     until = f", minted until {datetime.fromtimestamp(before, UTC):%F %T} UTC" if args.kind != "token" else ""
     for subject in subjects:
         print(f"revoked: {subject}{until}")
+    _warn(args.kind, args.names, policies)
     return 0
+
+
+def _warn(kind: str, names: Sequence[str], folder: Path) -> None:
+    """Tells of a name that the policies do not have: it may be misspelt, or removed already. The tokens went first."""
+    try:
+        policies = load(folder)
+    except PolicyErrors:
+        return
+    if kind in {"issuer", "actor", "run"} and names[0] not in policies.issuers:
+        what = f"issuer {names[0]!r}"
+    elif kind in {"organization", "publisher"} and names[0].split("/")[0] not in policies.organizations:
+        what = f"organization {names[0].split('/')[0]!r}"
+    elif kind == "publisher" and names[0] not in {one.id for one in _publishers(policies, names[0])}:
+        what = f"publisher {names[0]!r}"
+    else:
+        return
+    print(
+        f"note: the policies in {folder} have no {what}; what it is the name of was revoked all the same",
+        file=sys.stderr,
+    )
+
+
+def _publishers(policies: Policies, publisher: str) -> Iterable[Publisher]:
+    return policies.organizations[publisher.split("/", maxsplit=1)[0]].publishers.values()
 
 
 def _subjects(kind: str, names: Sequence[str], policies: Path) -> tuple[list[str], str]:
@@ -118,7 +152,7 @@ def _subjects(kind: str, names: Sequence[str], policies: Path) -> tuple[list[str
     if len(names) != len(form.split()) or not all(names):
         raise ValueError(f"write: broker revoke {kind} {form}".rstrip())
     if form == "ORGANIZATION/NAME" and names[0].count("/") != 1:
-        raise ValueError(f"{names[0]!r} is no {kind}: write ORGANIZATION/NAME, such as acme/alice")
+        raise ValueError(f"{names[0]!r} is no {kind}: write ORGANIZATION/NAME, as in the policies")
     organization = names[0].split("/")[0] if kind in {"organization", "publisher", "member"} else ""
     if kind == "member":
         return _actors(load(policies), *names[0].split("/")), organization

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from broker.cli import main
+from broker.state.opening import open_state
+from tests.environment import environment
 from tests.gateway.uploads import CONTENT_TYPE, WHEEL, upload
 from tests.harness import Broker, Setup, state_url
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
@@ -93,6 +95,44 @@ async def test_what_others_minted_is_not_touched(tmp_path: Path, registry: PypiS
         assert answer.status_code == 200  # type: ignore[attr-defined]  # an answer of httpx
 
 
+@pytest.mark.parametrize(
+    ("what", "note"),
+    [
+        (("issuer", "githbu"), "no issuer 'githbu'"),
+        (("actor", "githbu", "1001"), "no issuer 'githbu'"),
+        (("run", "githbu", "1"), "no issuer 'githbu'"),
+        (("organization", "Acme"), "no organization 'Acme'"),
+        (("publisher", "bolt/x"), "no organization 'bolt'"),
+        (("publisher", "acme/x"), "no publisher 'acme/x'"),
+        (("publisher", "acme/widgets-release"), ""),
+        (("everything",), ""),
+    ],
+)
+def test_a_name_that_the_policies_do_not_have_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: tuple[str, ...], note: str
+) -> None:
+    policies = Setup(folder=tmp_path).write().policies
+    asyncio.run(_made(state_url(tmp_path)))
+    with environment(BROKER_POLICIES=str(policies)):
+        assert main(["revoke", *what, "--reason", "x", "--state", state_url(tmp_path)]) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("revoked: ")
+    assert (note in told.err, bool(told.err)) == (True, bool(note))
+
+
+async def _made(url: str) -> None:
+    state = open_state(url, retention_days=1)
+    await state.ping()
+    await state.close()
+
+
+def test_where_no_policies_load_names_are_taken_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(_made(state_url(tmp_path)))
+    more = ["--reason", "x", "--state", state_url(tmp_path), "--policies", str(tmp_path / "none")]
+    assert main(["revoke", "issuer", "githbu", *more]) == 0
+    assert capsys.readouterr().err == ""
+
+
 async def test_a_token_is_revoked_by_its_id(tmp_path: Path, registry: PypiServer) -> None:
     async with setup(tmp_path, registry).running() as broker:
         token = await broker.minted()
@@ -104,6 +144,7 @@ async def test_a_token_is_revoked_by_its_id(tmp_path: Path, registry: PypiServer
 
 async def test_what_is_minted_afterwards_is_good(tmp_path: Path, registry: PypiServer) -> None:
     async with setup(tmp_path, registry).running() as broker:
+        await broker.minted()  # there is state from the first use on
         assert await revoke(broker, "everything") == 0
         broker.clock.ahead_seconds = 2
         answer = await publish(broker, await broker.minted())

@@ -224,6 +224,8 @@ async def test_each_registry_has_its_own(tmp_path: Path) -> None:
 
 
 async def test_beside_an_index_of_no_known_form_nothing_starts(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"BROKER_FORWARD_AUTH=nginx: .*'/all/' is of no form that is known"):
+    with pytest.raises(
+        SettingsError, match=r"BROKER_FORWARD_AUTH=nginx: .*'default'.*'/all/' is of no form that is known"
+    ):
         async with setup(tmp_path, "nginx", registry_index_url="http://127.0.0.1:9/all/").running():
             raise AssertionError
