@@ -90,8 +90,12 @@ async def while_state_is_locked(broker: Broker) -> httpx.Response:
 
 def seconds(**offsets: int) -> Ask:
     """The exchange of a token whose moments are so far from now."""
-    now = int(time.time())
-    return lambda broker: broker.mint(broker.ci.token("github", **{name: now + at for name, at in offsets.items()}))
+
+    def ask(broker: Broker) -> Awaitable[httpx.Response]:
+        now = int(time.time())  # and not when the table is made: the test may run many minutes later
+        return broker.mint(broker.ci.token("github", **{name: now + at for name, at in offsets.items()}))
+
+    return ask
 
 
 async def after_policies_broke(broker: Broker) -> httpx.Response:
