@@ -103,33 +103,8 @@ class Registry:
             RegistryCredential: the registry refused our credential.
             RegistryUnavailable: it did not answer, or redirected. It may have stored the file.
         """
-        boundary = secrets.token_hex(24)  # made after the file was read, so that it cannot stand in it but by 2 ** -192
-        opening, closing = _encode(form, package, boundary, self.drop)
-        shown = self.credential.show()
-        deadline = asyncio.timeout(None)
-
-        async def body() -> AsyncIterator[bytes]:
-            async for piece in _body(opening, form, closing):
-                yield piece
-            deadline.reschedule(_in(self._silence_seconds()))
-
-        name = {"User-Agent": user_agent} if self.pass_user_agent and _USER_AGENT.fullmatch(user_agent) else {}
-        request = self.client.build_request(
-            "POST",
-            self.url,
-            content=body(),
-            timeout=self._timeout(),
-            headers={
-                **name,
-                "Authorization": shown.header,
-                "Content-Type": f"multipart/form-data; boundary={boundary}",
-                "Content-Length": str(len(opening) + package.size_bytes + len(closing)),
-                "Accept": "text/plain, */*;q=0.5",
-                "Accept-Encoding": "identity",
-                # An upload is rare and large. An idle connection that the registry is just closing would fail it.
-                "Connection": "close",
-            },
-        )
+        shown, deadline = self.credential.show(), asyncio.timeout(None)
+        request = self._request(form, package, user_agent, shown, deadline)
         try:
             async with deadline:
                 response = await self.client.send(request, stream=True, follow_redirects=False)
@@ -145,6 +120,36 @@ class Registry:
             return await self._read(response, shown)
         finally:
             await response.aclose()
+
+    def _request(
+        self, form: Form, package: Package, user_agent: str, shown: Shown, deadline: asyncio.Timeout
+    ) -> httpx.Request:
+        """The upload. When its last byte is sent, the deadline for the answer's head begins."""
+        boundary = secrets.token_hex(24)  # made after the file was read, so that it cannot stand in it but by 2 ** -192
+        opening, closing = _encode(form, package, boundary, self.drop)
+
+        async def body() -> AsyncIterator[bytes]:
+            async for piece in _body(opening, form, closing):
+                yield piece
+            deadline.reschedule(_in(self._silence_seconds()))
+
+        name = {"User-Agent": user_agent} if self.pass_user_agent and _USER_AGENT.fullmatch(user_agent) else {}
+        return self.client.build_request(
+            "POST",
+            self.url,
+            content=body(),
+            timeout=self._timeout(),
+            headers={
+                **name,
+                "Authorization": shown.header,
+                "Content-Type": f"multipart/form-data; boundary={boundary}",
+                "Content-Length": str(len(opening) + package.size_bytes + len(closing)),
+                "Accept": "text/plain, */*;q=0.5",
+                "Accept-Encoding": "identity",
+                # An upload is rare and large. An idle connection that the registry is just closing would fail it.
+                "Connection": "close",
+            },
+        )
 
     @asynccontextmanager
     async def reading(self, url: str, accept: str, **more: str) -> AsyncIterator[httpx.Response]:
