@@ -235,7 +235,7 @@ def sdist_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
         if len(stated) > 1:
             raise _refuse("has an entry with two names")
         own = _tar_name(header)
-        name, stated = stated[0] if stated else own, []
+        [name], stated = stated or [own], []
         # A kind of 0 is a file or, for Python and by its own header's name alone, a folder.
         is_empty = kind in _EMPTY_KINDS or name.endswith(b"/") or (kind == 0 and own.endswith(b"/"))
         if (is_empty and size) or kind not in _KINDS:
