@@ -25,8 +25,8 @@ class Served:
     log: Path
 
     def logged(self) -> list[dict[str, object]]:
-        """What it logged so far, one object an event."""
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        """What it logged so far, one object an event. It may be writing a line right now: that one is not in yet."""
+        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 @contextlib.contextmanager
