@@ -76,8 +76,10 @@ ALTERED_TOO = ALTERED.replace("record 3", "record 4")
         ("DELETE FROM records WHERE id = 5", REMOVED),
         ("UPDATE records SET body = CAST(replace(CAST(body AS TEXT), '3', '7') AS BLOB) WHERE id = 5", ALTERED),
         (
-            "CREATE TEMP TABLE was AS SELECT id, body FROM records;"
-            "UPDATE records SET body = (SELECT body FROM was WHERE was.id = 12 - records.id) WHERE id IN (5, 7)",
+            (
+                "CREATE TEMP TABLE was AS SELECT id, body FROM records;"
+                "UPDATE records SET body = (SELECT body FROM was WHERE was.id = 12 - records.id) WHERE id IN (5, 7)"
+            ),
             ALTERED + ALTERED_TOO,
         ),
     ],
