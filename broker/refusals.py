@@ -597,6 +597,44 @@ class UnscopedPath(Refusal):
     )
 
 
+# --- The API ---------------------------------------------------------------------------------------------------------
+
+
+class NoApiToken(Refusal):
+    """The request to the API shows no API token."""
+
+    code, status = "no-api-token", 401
+    remedy = "Send `Authorization: Bearer broker_...`, once; `broker tokens new NAME --role owner` makes an API token."
+
+
+class InvalidApiToken(Refusal):
+    """What is shown as an API token is none, or one that was removed."""
+
+    code, status = "invalid-api-token", 401
+    remedy = "Send the API token unchanged; the operator sees with `broker tokens list` which there are."
+
+
+class ExpiredApiToken(Refusal):
+    """The API token's time is over."""
+
+    code, status = "expired-api-token", 401
+    remedy = "The operator makes another with `broker tokens new`, and says with `--days` for how long."
+
+
+class RoleNotPermitted(Refusal):
+    """The API token is good, and its role does not allow this."""
+
+    code, status = "role-not-permitted", 403
+    remedy = "The operator makes an API token of the role that this is for: `broker tokens new NAME --role ROLE`."
+
+
+class ForeignOrganization(Refusal):
+    """The API token is for one organization, and another is asked for: whether there is one is not told."""
+
+    code, status = "foreign-organization", 403
+    remedy = "Ask for the API token's own organization, which `GET /api/token` tells; or have one made for the other."
+
+
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 
