@@ -635,6 +635,30 @@ class ForeignOrganization(Refusal):
     remedy = "Ask for the API token's own organization, which `GET /api/token` tells; or have one made for the other."
 
 
+class InvalidQuery(Refusal):
+    """The query asks for something that the route does not have, or in a form that it does not read."""
+
+    code, status = "invalid-query", 422
+    remedy = "Compare the query string with the HTTP reference; what is not understood is never passed over."
+
+
+class InvalidCursor(Refusal):
+    """The cursor is none that the broker gave for this very query."""
+
+    code, status = "invalid-cursor", 422
+    remedy = (
+        "Send it unchanged, with the organization and the filters that it was given for; or begin anew without one. "
+        "It ends with the signing key of the time that it was given."
+    )
+
+
+class ApiBusy(Refusal):
+    """So many queries of this API token, or of all, are under way that there is no place for one more."""
+
+    code, status = "api-busy", 429
+    remedy = "Wait as long as Retry-After says; ask for one page after the other, and read exports as fast as you can."
+
+
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 
