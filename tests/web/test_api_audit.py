@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
@@ -22,7 +23,6 @@ from broker.audit import Record, new_attempt_id
 from broker.chain import Kept, Verification
 from broker.state import State
 from broker.web.audit import NDJSON
-from tests import api
 from tests.api import Asked, code_of, with_state
 
 PROVOKED = {"role-not-permitted", "foreign-organization", "invalid-query", "invalid-cursor", "api-busy"}
@@ -59,14 +59,12 @@ def example(number: int) -> Record:
 
 
 @pytest.fixture(name="asked", scope="module")
-def _asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+def _asked(asking: Asked) -> Asked:
     async def fill(state: State) -> None:
-        for number in range(MANY):
-            await state.append(example(number))
+        await asyncio.gather(*(state.append(example(number)) for number in range(MANY)))
 
-    with api.asked(tmp_path_factory.mktemp("broker")) as asked:
-        with_state(asked.folder, fill)
-        yield asked
+    with_state(asking.folder, fill)
+    return asking
 
 
 @pytest.fixture(name="owner", scope="module")
