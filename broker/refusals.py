@@ -303,6 +303,19 @@ class MemberExpired(Refusal):
     remedy = "An admin of the organization extends the member's `until`."
 
 
+class SwitchedOff(Refusal):
+    """What the token comes from is switched off for now: its issuer, organization or publisher, or the whole index.
+
+    The index operator threw that switch, or one of the organization's owners.
+    """
+
+    code, status = "switched-off", 403
+    remedy = (
+        "Ask the index operator, or an owner of the organization: `broker disabled` shows why, and `broker enable` "
+        "switches it on again."
+    )
+
+
 class MemberNotPermitted(Refusal):
     """The actor is a member, but has no right to upload to what the publisher publishes, or to read what it reads."""
 

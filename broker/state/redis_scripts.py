@@ -40,20 +40,38 @@ local function append(records, of_organization, retention, body)
 end
 """
 
+_OFF = """
+local function off_of(switches, first)
+  -- Those of the arguments from `first` on that are switched off, by whomever.
+  local off = {}
+  if redis.call('EXISTS', switches) == 0 then return off end
+  for i = first, #ARGV do
+    local by = redis.call('HMGET', switches, 'operator ' .. ARGV[i], 'owner ' .. ARGV[i])
+    if by[1] or by[2] then off[#off + 1] = ARGV[i] end
+  end
+  return off
+end
+"""
+
 SETTLE: Final = Script(
     _APPEND
+    + _OFF
     + """
--- KEYS: the spent token, all records, the organization's records, each limit, each pin's publisher.
+-- KEYS: the spent token, all records, the organization's records, the switches, each limit, each pin's publisher.
 -- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits,
---       interval and window of each limit in us, field and value of each pin.
+--       interval and window of each limit in us, field and value of each pin, the subjects that must be on.
 local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
 if before[1] == ARGV[3] then return {'settled'} end
 
 local now, limits = tonumber(ARGV[6]), tonumber(ARGV[7])
+local pins = #KEYS - 4 - limits
+local off = off_of(KEYS[4], 8 + 2 * (limits + pins))
+if #off > 0 then return {'off', off} end
+
 local counted, wait = {}, 0
 for i = 1, limits do
   local interval, window = tonumber(ARGV[6 + 2 * i]), tonumber(ARGV[7 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[3 + i]) or '0')
+  local free_at = tonumber(redis.call('GET', KEYS[4 + i]) or '0')
   -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
   counted[i] = math.min(math.max(free_at, now), now + window) + interval
   wait = math.max(wait, counted[i] - window - now)
@@ -62,15 +80,14 @@ if wait > 0 then return {'over', string.format('%.0f', wait)} end
 for i = 1, limits do
   -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
   local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[3 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  redis.call('SET', KEYS[4 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
 end
 
 if before[1] then return {'spent', before[2]} end
 
-local pins = #KEYS - 3 - limits
 for i = 1, pins do
   local at = 6 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[3 + limits + i], ARGV[at])
+  local found = redis.call('HGET', KEYS[4 + limits + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
@@ -78,7 +95,7 @@ redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 for i = 1, pins do
   local at = 6 + 2 * (limits + i)
-  redis.call('HSET', KEYS[3 + limits + i], ARGV[at], ARGV[at + 1])
+  redis.call('HSET', KEYS[4 + limits + i], ARGV[at], ARGV[at + 1])
 end
 append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
 return {'settled'}
@@ -110,6 +127,40 @@ local before, left = redis.call('GET', KEYS[3]), math.max(redis.call('PTTL', KEY
 if before and tonumber(before) > tonumber(ARGV[4]) then ARGV[4] = before end
 redis.call('SET', KEYS[3], ARGV[4], 'PX', string.format('%.0f', left))
 append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+"""
+)
+
+OBJECTIONS: Final = Script(
+    _OFF
+    + """
+-- KEYS: the token, the switches, each subject's revocation. ARGV: when it was minted, the subjects.
+-- Answers whether the token was revoked, which subjects were since, and which are off.
+local revoked = {}
+if #KEYS > 2 then
+  for i, before in ipairs(redis.call('MGET', unpack(KEYS, 3))) do
+    if before and tonumber(before) >= tonumber(ARGV[1]) then revoked[#revoked + 1] = ARGV[1 + i] end
+  end
+end
+return {redis.call('EXISTS', KEYS[1]), revoked, off_of(KEYS[2], 2)}
+"""
+)
+
+SWITCH_OFF: Final = Script(
+    _APPEND
+    + """
+-- KEYS: all records, the organization's records, the switches. ARGV: retention in ms, body, the switch, what is kept.
+redis.call('HSET', KEYS[3], ARGV[3], ARGV[4])
+append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+"""
+)
+
+SWITCH_ON: Final = Script(
+    _APPEND
+    + """
+-- KEYS: all records, the organization's records, the switches. ARGV: retention in ms, body, the switch.
+if redis.call('HDEL', KEYS[3], ARGV[3]) == 0 then return 0 end
+append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+return 1
 """
 )
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -78,7 +78,14 @@ CREATE TABLE revoked_subjects (
 PRAGMA user_version = 4;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS)
+_SWITCHES = """
+CREATE TABLE switches (
+    subject BLOB, thrower BLOB, at INTEGER NOT NULL, reason BLOB NOT NULL, PRIMARY KEY (subject, thrower)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 5;
+"""
+
+_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _SWITCHES)
 """What brings a file of each version to the next, from an empty one on."""
 
 
