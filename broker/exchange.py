@@ -262,13 +262,13 @@ class Exchange:
         objections = await self.state.objections(
             minted.id, subjects_of(minted.id, identity, publishers), minted.issued_at
         )
-        if objections.token or not left_of(publishers, objections.revoked):
+        # Of a token of our own, both gates are asked again when it is used. devpi judges its own, and asks nobody: what
+        # is gone in part is not given again.
+        in_part = bool(attempt.upstream and objections.revoked)
+        if objections.token or in_part or not left_of(publishers, objections.revoked):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
-        # Of a token of our own, both gates are asked again when it is used. devpi judges its own, and asks nobody.
         if attempt.upstream and (off or objections.off):
-            raise refusals.SwitchedOff("what the identity token was exchanged for before is switched off in part")
-        if attempt.upstream and objections.revoked:
-            raise refusals.RevokedToken("what the identity token was exchanged for before was revoked in part")
+            raise refusals.SwitchedOff("what the identity token was exchanged for before is switched off since")
         await self.record(attempt)
         return minted
 

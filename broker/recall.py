@@ -42,7 +42,9 @@ def subjects_for(policies: Policies, kind: str, names: Sequence[str], owner: str
     if kind == "member":
         ids = ids_of(policies, names[0])
         organization = names[0].split("/")[0]
-        named = (f"member {organization}/{issuer}/{one}" if owner else f"actor {issuer} {one}" for issuer, one in ids.items())
+        named = (
+            f"member {organization}/{issuer}/{one}" if owner else f"actor {issuer} {one}" for issuer, one in ids.items()
+        )
         return tuple(named)
     if kind == "token" and owner:
         return (f"token {owner}/{names[0]}",)

@@ -16,14 +16,11 @@ from broker.providers import Identity
 
 EVERYTHING: Final = "everything"
 
-MEMBER: Final = "member"
-"""Is looked up: its tokens carry the ids of an actor."""
-
 FORMS: Final[Mapping[str, str]] = {
     EVERYTHING: "",
     "organization": "NAME",
     "publisher": "ORGANIZATION/NAME",
-    MEMBER: "ORGANIZATION/NAME",
+    "member": "ORGANIZATION/NAME",
     "actor": "ISSUER ID",
     "issuer": "NAME",
     "run": "ISSUER RUN",
@@ -89,7 +86,7 @@ def subject_of(kind: str, names: Sequence[str]) -> str:
     """
     form = FORMS[kind]
     if len(names) != len(form.split()) or not all(0 < len(name) <= LONGEST_NAME for name in names):
-        raise ValueError(f"write: {kind} {form}".rstrip())
+        raise ValueError(f"write {f'{kind} {form}'.rstrip()!r}")
     if form == "ORGANIZATION/NAME" and names[0].count("/") != 1:
         raise ValueError(f"{names[0]!r} is no {kind}: write ORGANIZATION/NAME, as in the policies")
     return " ".join((kind, *names))
@@ -116,7 +113,8 @@ def kind_of(subject: str) -> str:
 def organization_of(subject: str) -> str:
     """The organization that a subject concerns alone; empty where it is not one's."""
     kind, _, name = subject.partition(" ")
-    return name.split("/")[0] if kind in {"organization", "publisher", MEMBER, "token"} else ""
+    organization, slash, _ = name.partition("/")
+    return organization if kind == "organization" or (slash and kind in {"publisher", "member", "token"}) else ""
 
 
 def ids_of(policies: Policies, member: str) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -78,14 +78,22 @@ CREATE TABLE revoked_subjects (
 PRAGMA user_version = 4;
 """
 
+_OWNERS = """
+ALTER TABLE api_tokens ADD COLUMN organization BLOB NOT NULL DEFAULT x'';
+ALTER TABLE api_tokens ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+-- From here on `until` is when a row goes, which is API_TOKEN_MARGIN_SECONDS later.
+UPDATE api_tokens SET expires_at = until, until = until + 2592000;
+PRAGMA user_version = 5;
+"""
+
 _SWITCHES = """
 CREATE TABLE switches (
     subject BLOB, thrower BLOB, at INTEGER NOT NULL, reason BLOB NOT NULL, PRIMARY KEY (subject, thrower)
 ) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _SWITCHES)
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _OWNERS, _SWITCHES)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -150,7 +158,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Asked again: another process may have been first.
-        for step in _STEPS[_version(connection) :]:
+        for step in STEPS[_version(connection) :]:
             for statement in step.split(";\n"):
                 connection.execute(statement)
         connection.execute("COMMIT")
