@@ -7,6 +7,7 @@ state, and keeps nothing of the answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from broker.audit import Attempt, Record
@@ -26,6 +27,23 @@ def read_reason(text: str) -> str:
     if not text.strip() or not text.isprintable() or len(text) > LONGEST_REASON:
         raise ValueError(f"write one line, of at most {LONGEST_REASON} characters")
     return text
+
+
+def read_moment(text: str, now: float) -> int:
+    """A moment such as '2026-11-28T02:00:00Z', in epoch seconds.
+
+    Raises:
+        ValueError: it is none, without its zone, or still to come.
+    """
+    try:
+        told = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError("write a moment such as 2026-11-28T02:00:00Z") from error
+    if told.tzinfo is None:
+        raise ValueError("say the time zone too: 2026-11-28T02:00:00Z")
+    if told.timestamp() > now:
+        raise ValueError("it is still to come: tokens that are not minted yet cannot be revoked")
+    return int(told.timestamp())
 
 
 def subjects_for(policies: Policies, kind: str, names: Sequence[str], owner: str = "") -> tuple[str, ...]:

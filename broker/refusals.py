@@ -672,6 +672,30 @@ class ApiBusy(Refusal):
     remedy = "Wait as long as Retry-After says; ask for one page after the other, and read exports as fast as you can."
 
 
+class InvalidBody(Refusal):
+    """The body is not the JSON object that this route of the API reads."""
+
+    code, status = "invalid-body", 422
+    remedy = "Send the fields that the HTTP reference names, each of its type, and no others."
+
+
+class UnknownSubject(Refusal):
+    """What is to be revoked or switched is nothing that there can be, or that the policies have."""
+
+    code, status = "unknown-subject", 422
+    remedy = (
+        "Write it as the policies and the audit records do: `publisher acme/widgets-release`. What the policies have no "
+        "more, an operator can still revoke and switch."
+    )
+
+
+class SwitchHeld(Refusal):
+    """The index operator threw this switch, and an owner of the organization cannot lift it."""
+
+    code, status = "switch-held", 403
+    remedy = "Ask the index operator; `GET /api/switches` shows the reason."
+
+
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 

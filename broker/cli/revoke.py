@@ -17,7 +17,7 @@ from broker.policy.errors import PolicyErrors
 from broker.policy.files import load
 from broker.policy.model import Policies
 from broker.policy.subjects import EVERYTHING, FORMS, subject_of, unknown_in
-from broker.recall import read_reason, revoke, revoke_token, subjects_for
+from broker.recall import read_moment, read_reason, revoke, revoke_token, subjects_for
 from broker.state import State
 
 _MEANINGS: Final = {
@@ -74,14 +74,9 @@ def reason(text: str) -> str:
 
 def _moment(text: str) -> int:
     try:
-        told = datetime.fromisoformat(text)
+        return read_moment(text, time.time())
     except ValueError as error:
-        raise argparse.ArgumentTypeError("write a moment such as 2026-11-28T02:00:00Z") from error
-    if told.tzinfo is None:
-        raise argparse.ArgumentTypeError("say the time zone too: 2026-11-28T02:00:00Z")
-    if told.timestamp() > time.time():
-        raise argparse.ArgumentTypeError("it is still to come: tokens that are not minted yet cannot be revoked")
-    return int(told.timestamp())
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`broker disable`, `broker enable` and `broker disabled`: kill switches beside the policies, at once at every replica."""
+"""`broker disable`, `broker enable`, `broker disabled`: kill switches beside the policies, at once at every replica."""
 
 from __future__ import annotations
 

@@ -110,6 +110,12 @@ def kind_of(subject: str) -> str:
     return subject.partition(" ")[0]
 
 
+def counted(switched_off: Iterable[str]) -> dict[str, int]:
+    """How many subjects of each kind are switched off."""
+    kinds = [kind_of(subject) for subject in {*switched_off}]
+    return {kind: kinds.count(kind) for kind in SWITCHES}
+
+
 def organization_of(subject: str) -> str:
     """The organization that a subject concerns alone; empty where it is not one's."""
     kind, _, name = subject.partition(" ")
