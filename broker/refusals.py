@@ -684,7 +684,7 @@ class UnknownSubject(Refusal):
 
     code, status = "unknown-subject", 422
     remedy = (
-        "Write it as the policies and the audit records do: `publisher acme/widgets-release`. What the policies have no "
+        "Write it as the policies and the audit records do: `publisher acme/widgets-release`. What policies have no "
         "more, an operator can still revoke and switch."
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
     API_TOKEN_MARGIN_SECONDS,
@@ -30,10 +31,12 @@ from broker.state import (
     Thrower,
     Written,
     sqlite_claims,
+    sqlite_records,
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
-from broker.state.sqlite_settling import APPEND, Settling, hashed, insert, row_of, subjects_in
+from broker.state.sqlite_records import Row, insert, read_position
+from broker.state.sqlite_settling import Settling, hashed, subjects_in
 from broker.state.sqlite_worker import Worker
 
 _THROWERS = {by.encode(): by for by in THROWERS}
@@ -65,26 +68,26 @@ class SQLiteState:
 
     async def append(self, record: Record) -> None:
         """As `State.append`."""
-        row = row_of(record)
+        row = Row.of(record)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(record.at)
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
-        where, values = ("", ()) if organization is None else ("WHERE organization = ?", (to_bytes(organization),))
+        return await self._reader.do(lambda cursor: sqlite_records.newest(cursor, most, organization))
 
-        def work(cursor: sqlite3.Cursor) -> list[bytes]:
-            cursor.execute(
-                f"SELECT body FROM records {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two texts above
-                (*values, max(most, 0)),
-            )
-            return [body for (body,) in cursor]
+    async def records_after(self, position: str, most: int, organization: str | None = None) -> Sequence[Kept]:
+        """As `State.records_after`."""
+        number = read_position(position)
+        return await self._reader.do(lambda cursor: sqlite_records.after(cursor, number, most, organization))
 
-        return [to_text(body) for body in reversed(await self._reader.do(work))]
+    async def heads(self) -> Mapping[str, Head]:
+        """As `State.heads`."""
+        return await self._reader.do(sqlite_records.heads)
 
     async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """As `State.pins`."""
@@ -101,7 +104,7 @@ class SQLiteState:
 
     async def revoke(self, token_id: str, until: int, record: Record) -> None:
         """As `State.revoke`."""
-        key, row = to_bytes(token_id), row_of(record)
+        key, row = to_bytes(token_id), Row.of(record)
         kept_until = max(until, int(record.at) + 1) + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -111,13 +114,13 @@ class SQLiteState:
                 " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
                 (key, kept_until),
             )
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
     async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
         """As `State.revoke_subject`."""
-        key, row = to_bytes(subject), row_of(record)
+        key, row = to_bytes(subject), Row.of(record)
         kept_until = max(before, int(record.at) + 1) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -127,7 +130,7 @@ class SQLiteState:
                 " until = max(until, excluded.until), before = max(before, excluded.before)",
                 (key, kept_until, before),
             )
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
@@ -152,24 +155,24 @@ class SQLiteState:
     async def switch_off(self, switch: Switch, record: Record) -> None:
         """As `State.switch_off`."""
         values = (to_bytes(switch.subject), switch.by.encode(), switch.at, to_bytes(switch.reason))
-        row = row_of(record)
+        row = Row.of(record)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(record.at)
             insert(cursor, f"INSERT OR REPLACE INTO switches ({_SWITCH}) VALUES", [values])
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
     async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
         """As `State.switch_on`."""
-        key, row = (to_bytes(subject), by.encode()), row_of(record)
+        key, row = (to_bytes(subject), by.encode()), Row.of(record)
 
         def work(cursor: sqlite3.Cursor) -> bool:
             self._sweeper.note(record.at)
             found = cursor.execute("DELETE FROM switches WHERE subject = ? AND thrower = ?", key).rowcount == 1
             if found:
-                insert(cursor, APPEND, [row])
+                sqlite_records.append(cursor, [row])
             return found
 
         return await self._writer.do(work)
