@@ -49,7 +49,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     for verb in (disable, enable):
         verb.add_argument("kind", choices=_MEANINGS, metavar="KIND", help="one of those below")
         verb.add_argument("names", nargs="*", metavar="NAME", help="which, as shown below")
-        verb.add_argument("--reason", type=reason, required=verb is disable, default="", help="why, for the record")
+        verb.add_argument("--reason", type=reason, required=verb is disable, help="why, for the record")
     disable.add_argument(
         "--policies",
         metavar="DIR",
@@ -125,9 +125,9 @@ def _subject(verb: str, args: argparse.Namespace) -> str:
         return ""
 
 
-def _attempt(why: str) -> Attempt:
+def _attempt(why: str | None) -> Attempt:
     now = time.time()
-    return Attempt(kind="switch", id=new_attempt_id(now), started_at=now, reason=why)
+    return Attempt(kind="switch", id=new_attempt_id(now), started_at=now, reason=why or "")
 
 
 def _told(switch: Switch) -> str:
