@@ -45,7 +45,7 @@ from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
 from broker.traces import FollowTraces, Traces
-from broker.web import api, downloads, forward, oauth, operations, publishing, uploads
+from broker.web import api, downloads, forward, oauth, operations, publishing, recalls, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.callers import Callers
 from broker.web.index import Index
@@ -140,6 +140,7 @@ class _Parts:
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies),
             *api.routes(callers),
+            *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
             *_by_host(self.indexes, callers),
         ]

@@ -46,12 +46,15 @@ _WHERE_KNOWN: Final = {
     "registry_status": "registry_status",
     "revoked": "revoked",
     "minted_until": "minted_until",
+    "switched_off": "switched_off",
+    "switched_on": "switched_on",
+    "by": "by",
     "reason": "reason",
     "asked": "asked",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation", "api"]
+Kind = Literal["mint", "upload", "download", "revocation", "switch", "api"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -126,6 +129,12 @@ class Attempt:
     """Whose tokens were revoked, all at once, such as 'organization acme'."""
     minted_until: int = 0
     """Of those, the ones minted until then (epoch seconds)."""
+    switched_off: str = ""
+    """What a switch was thrown for, such as 'organization acme'."""
+    switched_on: str = ""
+    """Of what a switch was lifted."""
+    by: str = ""
+    """Whose switch that is: the index operator's, or that of an owner of the organization."""
     reason: str = ""
     """Why, in the words of whoever did it."""
     caller: ApiToken | None = None

@@ -1,8 +1,8 @@
 """The story of a mint: an identity token in, an upload token out, and exactly one audit record. Read this first.
 
 The order is the contract (design §3); the first step that fails refuses, with its code. Replay comes last and is
-atomic with the rate limit, the first-use pins and the record: a refused or failed exchange does not use a token up, and
-without a record no token is answered.
+atomic with the switches, the rate limit, the first-use pins and the record: a refused or failed exchange does not use a
+token up, and without a record no token is answered.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from broker import refusals, tokens
 from broker.audit import Attempt, Kind, Record
 from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
-from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken, subjects_of
+from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken
 from broker.patterns import Projects, intersect
 from broker.policy import matching
+from broker.policy.matching import Grant
 from broker.policy.model import SCOPES, Issuer, Policies, Scope
+from broker.policy.subjects import left_of, subjects_of, switches_of
 from broker.providers import Identity
-from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State
+from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State, SwitchedOff
 from broker.tokens import Claims
 
 
@@ -99,18 +101,26 @@ class Exchange:
         Its time is not asked: an upload that was begun in time may end after it.
 
         Raises:
-            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
+            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`, such as SwitchedOff.
         """
         policies, now = self.policies(), self.clock()
         note_token(attempt, token, policies)
         matching.require_current(policies, now)
-        if await self.state.is_revoked(token.id, token.subjects, token.issued_at):
+        objections = await self.state.objections(token.id, token.subjects, token.issued_at)
+        publishers = left_of(token.publishers, objections.revoked)
+        if objections.token or not publishers:
             raise refusals.RevokedToken
         issuer = policies.issuers.get(token.identity.issuer)
         if issuer is None or issuer.disabled:
             raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
         grant = await self._ask(
-            policies, token.identity, attempt, now=now, scope=token.scope, publishers=token.publishers
+            policies,
+            token.identity,
+            attempt,
+            now=now,
+            scope=token.scope,
+            publishers=publishers,
+            off=objections.off,
         )
         return intersect(token.projects, grant.projects)
 
@@ -156,8 +166,21 @@ class Exchange:
         )
         attempt.passed("verify")
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
-        grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope)
-        attempt.passed("gates")
+        # Switches are asked with the settlement, where they cost nothing, and none that was thrown is missed. Where one
+        # is off, whatever else earns the token stands for itself: nobody's switch stops another organization.
+        off: frozenset[str] = frozenset()
+        while True:
+            grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope, off=off)
+            attempt.passed("gates")
+            minted = self._mint(asked, attempt, issuer, identity, grant, now=now)
+            settled = await self._settle(attempt, issuer, identity, claims, minted, now=now, off=off)
+            if not isinstance(settled, SwitchedOff):
+                return settled
+            off |= settled.off
+
+    def _mint(
+        self, asked: MintRequest, attempt: Attempt, issuer: Issuer, identity: Identity, grant: Grant, *, now: float
+    ) -> MintedToken:
         minted = self._mints(asked.scope).mint(
             grant,
             identity,
@@ -171,15 +194,23 @@ class Exchange:
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
         attempt.narrowing = asked.narrowing
         attempt.upstream = "devpi" if self._mints(asked.scope) is self.devpi else ""
-        return await self._settle(attempt, issuer, identity, claims, minted, now=now)
+        return minted
 
     def _mints(self, scope: Scope) -> Minter | DevpiTokens:
         """devpi judges uploads by itself, and asks nothing of who reads."""
         return self.devpi if self.devpi is not None and scope == "upload" else self.minter
 
     async def _settle(
-        self, attempt: Attempt, issuer: Issuer, identity: Identity, claims: Claims, minted: MintedToken, *, now: float
-    ) -> MintedToken:
+        self,
+        attempt: Attempt,
+        issuer: Issuer,
+        identity: Identity,
+        claims: Claims,
+        minted: MintedToken,
+        *,
+        now: float,
+        off: frozenset[str],
+    ) -> MintedToken | SwitchedOff:
         record = attempt.record()
         outcome = await self.state.settle(
             Settlement(
@@ -189,6 +220,7 @@ class Exchange:
                 spend_until=claims.replayable_until,
                 receipt=minted.receipt,
                 pins=_first_uses(attempt, identity),
+                switches=switches_of(identity.issuer, _earning(attempt)),
                 record=record,
             )
         )
@@ -198,7 +230,10 @@ class Exchange:
                 self.publish_record(attempt, record)
                 return minted
             case Spent(receipt=receipt):
-                return await self._again(attempt, issuer, identity, receipt, now)
+                return await self._again(attempt, issuer, identity, receipt, now=now, off=off)
+            case SwitchedOff():
+                attempt.token_id, attempt.expires_at = "", 0
+                return outcome
             case OverLimit(retry_after_seconds=seconds):
                 attempt.token_id, attempt.expires_at = "", 0
                 raise refusals.RateLimited(retry_after_seconds=seconds)
@@ -208,7 +243,14 @@ class Exchange:
                 raise refusals.IdentityChanged(f"the publisher {pin.publisher!r} was first used by another {pin.field}")
 
     async def _again(
-        self, attempt: Attempt, issuer: Issuer, identity: Identity, receipt: str, now: float
+        self,
+        attempt: Attempt,
+        issuer: Issuer,
+        identity: Identity,
+        receipt: str,
+        *,
+        now: float,
+        off: frozenset[str],
     ) -> MintedToken:
         """A second exchange of one identity token: refused, or the very same upload token, never another."""
         attempt.token_id, attempt.expires_at = "", 0
@@ -216,10 +258,17 @@ class Exchange:
             raise refusals.ReplayedToken
         minted = self._mints(attempt.scope).repeat(receipt, now, attempt.narrowing, attempt.scope)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
-        publishers = attempt.grant.publishers if attempt.grant else ()
-        subjects = subjects_of(identity, [publisher.id for publisher in publishers])
-        if await self.state.is_revoked(minted.id, subjects, minted.issued_at):
+        publishers = _earning(attempt)
+        objections = await self.state.objections(
+            minted.id, subjects_of(minted.id, identity, publishers), minted.issued_at
+        )
+        # Of a token of our own, both gates are asked again when it is used. devpi judges its own, and asks nobody: what
+        # is gone in part is not given again.
+        in_part = bool(attempt.upstream and objections.revoked)
+        if objections.token or in_part or not left_of(publishers, objections.revoked):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
+        if attempt.upstream and (off or objections.off):
+            raise refusals.SwitchedOff("what the identity token was exchanged for before is switched off since")
         await self.record(attempt)
         return minted
 
@@ -236,13 +285,15 @@ class Exchange:
         now: float,
         scope: Scope,
         publishers: tuple[str, ...] | None = None,
-    ) -> matching.Grant:
+        off: frozenset[str] = frozenset(),
+    ) -> Grant:
         """Asks both gates, at the mint and again at the upload, and notes what they said.
 
         State is read only where a publisher of that name pins on first use.
 
         Args:
             publishers: Only these count (ids); None for all.
+            off: What is switched off.
 
         Raises:
             Those of `matching.admit` and `matching.grant`.
@@ -253,7 +304,7 @@ class Exchange:
         pinned = matching.pinned_on_first_use(found)
         attempt.considered = matching.consider(found, identity, await self.state.pins(pinned) if pinned else {})
         admitted = matching.admit(attempt.considered, self.organizations)
-        attempt.grant = matching.grant(policies, identity, admitted, now, scope)
+        attempt.grant = matching.grant(policies, identity, admitted, now, scope, off=off)
         return attempt.grant
 
 
@@ -326,6 +377,10 @@ def note_token(attempt: Attempt, token: UploadToken, policies: Policies) -> None
     attempt.issuer, attempt.identity, attempt.generation = token.identity.issuer, token.identity, policies.generation
     attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
     attempt.scope = token.scope
+
+
+def _earning(attempt: Attempt) -> list[str]:
+    return [publisher.id for publisher in attempt.grant.publishers] if attempt.grant else []
 
 
 def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:

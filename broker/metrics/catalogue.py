@@ -16,6 +16,7 @@ from typing import Final, Literal, get_args
 
 from broker import refusals
 from broker.audit import Kind, Step
+from broker.policy.subjects import SWITCHES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "step": get_args(Step),
     "outcome": get_args(Outcome),
     "check": get_args(Check),
+    "what": SWITCHES,
     "version": ("the broker's",),
 }
 """Label -> all that it can be."""
@@ -109,6 +111,13 @@ METRICS: Final = (
         type="gauge",
         of_workers="smallest",
         meaning="1 where the state answered when the metrics were asked for.",
+    ),
+    Metric(
+        name="broker_switched_off",
+        type="gauge",
+        labels=("what",),
+        of_workers="largest",
+        meaning="How many are switched off (`broker disable`); no series where the state cannot tell.",
     ),
     Metric(
         name="broker_issuer_keys_usable",

@@ -20,7 +20,7 @@ from typing import Final
 
 from broker.state.sqlite_records import sweep
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -98,7 +98,14 @@ UPDATE api_tokens SET expires_at = until, until = until + 2592000;
 PRAGMA user_version = 6;
 """
 
-STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS)
+_SWITCHES = """
+CREATE TABLE switches (
+    subject BLOB, thrower BLOB, at INTEGER NOT NULL, reason BLOB NOT NULL, PRIMARY KEY (subject, thrower)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 7;
+"""
+
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES)
 """What brings a file of each version to the next, from an empty one on."""
 
 

@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 
-from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
+from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_records import Row, append, insert, marks
 
@@ -24,7 +24,7 @@ class Settling:
         note: Told of the settlement's `now` by the thread.
     """
 
-    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend")
+    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend", "switches")
 
     def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
         self.settlement = settlement
@@ -33,6 +33,7 @@ class Settling:
         self.spend = hashed(settlement.spend)
         self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
+        self.switches = [*map(to_bytes, settlement.switches)]
         self.row = Row.of(settlement.record, settlement.receipt)
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
@@ -54,8 +55,11 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits = _known(
-            cursor, {one.spend for one in settlings}, {key for one in settlings for key, _ in one.limits}
+        self._spends, self._limits, self._off = _known(
+            cursor,
+            {one.spend for one in settlings},
+            {key for one in settlings for key, _ in one.limits},
+            {subject for one in settlings for subject in one.switches},
         )
         self._settled: list[Settling] = []
         self._spent: dict[bytes, Settling] = {}
@@ -67,6 +71,8 @@ class _Batch:
         before = self._before(one)
         if before is not None and before[0] == one.row.attempt:
             return Settled()
+        if self._off and (off := self._off.intersection(one.settlement.switches)):
+            return SwitchedOff(off=off)
         if (seconds := self._count(one.limits, one.now)) > 0:
             return OverLimit(retry_after_seconds=seconds)
         if before is not None:
@@ -121,18 +127,28 @@ def hashed(key: str) -> bytes:
 
 
 def _known(
-    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int]]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment. By their keys."""
-    asked_spends, asked_limits = _padded(spends), _padded(limits)
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes], switches: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], frozenset[str]]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; which are off."""
+    asked_spends, asked_limits, asked_switches = _padded(spends), _padded(limits), _padded(switches)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    query = f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)}))"
-    spent, counted = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
+    off = "SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN"
+    query = (
+        f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"
+        f" ({off} ({marks(asked_switches)}))"
+    )
+    spent, counted, off = cursor.execute(query, [*asked_spends, *asked_limits, *asked_switches]).fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
+        subjects_in(off),
     )
+
+
+def subjects_in(text: str | None) -> frozenset[str]:
+    """'6131,6132,' -> 'a1', 'a2'; None -> nothing"""
+    return frozenset(to_text(bytes.fromhex(one)) for one in text.split(",")[:-1]) if text else frozenset()
 
 
 def _padded(keys: Collection[bytes]) -> list[bytes]:

@@ -13,6 +13,7 @@ from broker.exchange import Exchange
 from broker.metrics import Metrics
 from broker.metrics.page import MEDIA_TYPE
 from broker.policy.matching import require_current
+from broker.policy.subjects import counted, kind_of
 from broker.reload import PoliciesInForce
 from broker.web.answers import Json, tell_operator
 
@@ -38,6 +39,7 @@ def routes(exchange: Exchange, in_force: PoliciesInForce) -> list[Route]:
             "generation": policies.generation,
             "policies": _standing(in_force, exchange.clock()),
             "issuers": issuers,
+            "switched_off": await _switched_off(exchange),
         }
         return Json(body, 503 if problems else 200)
 
@@ -74,6 +76,25 @@ def _standing(in_force: PoliciesInForce, now: float) -> dict[str, object]:
         "failing_seconds": round(now - failing.since),
         "mistakes": len(failing.errors.errors),
         "denied_in_seconds": max(0, round(failing.denied_from - now)),
+    }
+
+
+async def _switched_off(exchange: Exchange) -> dict[str, object] | None:
+    """What is switched off; None where that cannot be told now. It makes no broker less ready.
+
+    Issuers by their names, which stand here anyhow. Of organizations and publishers how many: anybody may ask this
+    route, and who has trouble is theirs to tell.
+    """
+    try:
+        off = {switch.subject for switch in await exchange.state.switches()}
+    except refusals.StateUnavailable:
+        return None
+    count = counted(off)
+    return {
+        "everything": count["everything"] == 1,
+        "issuers": sorted(subject.removeprefix("issuer ") for subject in off if kind_of(subject) == "issuer"),
+        "organizations": count["organization"],
+        "publishers": count["publisher"],
     }
 
 

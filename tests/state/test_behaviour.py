@@ -14,10 +14,12 @@ from broker.api_tokens import ApiToken
 from broker.chain import Head, Verification, digest, genesis, link
 from broker.refusals import StateUnavailable
 from broker.state import (
+    THROWERS,
     Busy,
     Claim,
     Claimed,
     Limit,
+    Objections,
     Outcome,
     OverLimit,
     PinTaken,
@@ -26,11 +28,12 @@ from broker.state import (
     Spent,
     State,
     StoredKeys,
+    SwitchedOff,
     Written,
 )
 from broker.state.encoding import to_bytes
 from tests.state.conftest import Opening
-from tests.state.examples import claim, limit, pin, record, settlement
+from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, switch
 
 pytestmark = pytest.mark.anyio
 
@@ -310,46 +313,167 @@ async def test_many_at_once_at_two_replicas_make_one_chain(opening: Opening) -> 
 
 
 async def test_a_revocation_comes_with_its_record(state: State) -> None:
-    assert not await state.is_revoked("token")
+    assert not await is_revoked(state, "token")
     await state.revoke("token", int(time.time()) + 60, record(body="revoked"))
-    assert await state.is_revoked("token")
-    assert not await state.is_revoked("another")
+    assert await is_revoked(state, "token")
+    assert not await is_revoked(state, "another")
     assert await state.records(10) == ["revoked"]
 
 
 async def test_a_revocation_holds_where_a_replicas_clock_is_behind(state: State) -> None:
     await state.revoke("token", int(time.time()) - 5, record())
-    assert await state.is_revoked("token")
+    assert await is_revoked(state, "token")
 
 
 async def test_revoking_twice_is_no_mistake(state: State) -> None:
     for until in (600, 1):
         await state.revoke("token", int(time.time()) + until, record())
-    assert await state.is_revoked("token")
+    assert await is_revoked(state, "token")
     assert len(await state.records(10)) == 2
 
 
 async def test_a_subject_s_revocation_is_of_what_was_minted_until_then(state: State) -> None:
     await state.revoke_subject("organization acme", 1000, record(body="revoked"))
     subjects = ["everything", "organization acme", "publisher acme/x"]
-    assert [await state.is_revoked("token", subjects, minted) for minted in (999, 1000, 1001)] == [True, True, False]
-    assert not await state.is_revoked("token", ["organization acm", "organization acme/", "everything"], 1)
-    assert not await state.is_revoked("organization acme")
-    assert not await state.is_revoked("organization acme", [], 1)
+    assert [await is_revoked(state, "token", subjects, minted) for minted in (999, 1000, 1001)] == [True, True, False]
+    assert not await is_revoked(state, "token", ["organization acm", "organization acme/", "everything"], 1)
+    assert not await is_revoked(state, "organization acme")
+    assert not await is_revoked(state, "organization acme", [], 1)
     assert await state.records(10) == ["revoked"]
 
 
 async def test_of_a_subject_s_revocations_the_latest_moment_counts(state: State) -> None:
     for before in (1000, 2000, 500):
         await state.revoke_subject("run github 1", before, record())
-    assert [await state.is_revoked("token", ["run github 1"], minted) for minted in (2000, 2001)] == [True, False]
+    assert [await is_revoked(state, "token", ["run github 1"], minted) for minted in (2000, 2001)] == [True, False]
     assert len(await state.records(10)) == 3
 
 
 async def test_one_of_many_subjects_is_enough(state: State) -> None:
     await state.revoke_subject("s7", 1000, record())
-    assert await state.is_revoked("token", [f"s{n}" for n in range(60)], 1000)
-    assert not await state.is_revoked("token", [f"s{n}" for n in range(60) if n != 7], 1000)
+    assert await is_revoked(state, "token", [f"s{n}" for n in range(60)], 1000)
+    assert not await is_revoked(state, "token", [f"s{n}" for n in range(60) if n != 7], 1000)
+
+
+# --- Switches --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_switched_off_settles_nothing_until_it_is_on_again(state: State) -> None:
+    async def settled() -> Outcome:
+        return await state.settle(
+            settlement(spend="token", switches=("everything", "issuer github", "organization acme"))
+        )
+
+    await state.switch_off(switch("issuer github"), record())
+    await state.switch_off(switch("organization acme"), record())
+    await state.switch_off(switch("organization bolt"), record())
+    off = SwitchedOff(off=frozenset({"issuer github", "organization acme"}))
+    assert [await settled(), await settled()] == [off, off]
+    assert await state.switch_on("issuer github", "operator", record())
+    assert await settled() == SwitchedOff(off=frozenset({"organization acme"}))
+    assert await state.switch_on("organization acme", "operator", record())
+    assert await settled() == Settled()
+
+
+async def test_what_a_switch_refuses_changes_nothing(state: State) -> None:
+    await state.switch_off(switch(), record(body="thrown"))
+    refused = settlement(spend="token", switches=("organization acme",), limits=(limit(burst=1),), pins=(pin(),))
+    assert await state.settle(refused) == SwitchedOff(off=frozenset({"organization acme"}))
+    assert await state.records(10) == ["thrown"]
+    assert await state.pins(["acme/widgets-release"]) == {}
+    assert await state.settle(settlement(spend="token", limits=(limit(burst=1),))) == Settled()
+
+
+async def test_a_switch_comes_before_limits_and_replay_and_after_a_lost_answer(state: State) -> None:
+    once = settlement(spend="token", switches=("organization acme",), limits=(limit(burst=1),))
+    assert await state.settle(once) == Settled()
+    await state.switch_off(switch(), record())
+    assert await state.settle(once) == Settled()
+    again = settlement(spend="token", switches=("organization acme",), limits=(limit(burst=1),))
+    assert await state.settle(again) == SwitchedOff(off=frozenset({"organization acme"}))
+
+
+async def test_what_speaks_against_a_token_is_told_apart(state: State) -> None:
+    nothing: frozenset[str] = frozenset()
+    subjects = ["everything", "organization acme", "publisher acme/x"]
+    assert await state.objections("token", subjects, 1000) == Objections(token=False, revoked=nothing, off=nothing)
+    await state.switch_off(switch("publisher acme/x"), record())
+    await state.switch_off(switch("publisher acme/"), record())
+    off = frozenset({"publisher acme/x"})
+    for minted in (1, 2**40):
+        assert await state.objections("token", subjects, minted) == Objections(token=False, revoked=nothing, off=off)
+    await state.revoke_subject("everything", 1000, record())
+    await state.revoke_subject("organization acme", 1000, record())
+    await state.revoke_subject("publisher acme/x", 999, record())
+    revoked = frozenset({"everything", "organization acme"})
+    assert await state.objections("token", subjects, 1000) == Objections(token=False, revoked=revoked, off=off)
+    await state.revoke("token", 2**40, record())
+    assert await state.objections("token", ["publisher", "organization"], 1000) == Objections(
+        token=True, revoked=nothing, off=nothing
+    )
+
+
+async def test_owners_and_the_operator_have_switches_of_their_own(state: State) -> None:
+    await state.switch_off(switch(by="owner", reason="ours"), record())
+    await state.switch_off(switch(by="operator", reason="theirs"), record())
+    for by in THROWERS:
+        assert (await state.objections("token", ["organization acme"])).off == {"organization acme"}
+        assert await state.switch_on("organization acme", by, record())
+        assert not await state.switch_on("organization acme", by, record())
+    assert (await state.objections("token", ["organization acme"])).off == frozenset()
+    assert await state.settle(settlement(switches=("organization acme",))) == Settled()
+
+
+async def test_switches_are_told(state: State) -> None:
+    thrown = [
+        switch("everything", reason="a b  c"),
+        switch("issuer github", at=3),
+        switch("organization acme", "operator", reason="theirs"),
+        switch("organization acme", "owner", reason="ours"),
+    ]
+    for one in reversed(thrown):
+        await state.switch_off(replace(one, at=7, reason="before"), record())
+        await state.switch_off(one, record())
+    assert await state.switches() == thrown
+    assert await state.switches(["organization acme", "issuer github", "issuer x"]) == thrown[1:]
+    assert await state.switches([]) == []
+    await state.switch_on("organization acme", "operator", record())
+    assert await state.switches() == [*thrown[:2], thrown[3]]
+
+
+async def test_each_switch_leaves_its_record_and_lifting_none_leaves_none(state: State) -> None:
+    await state.switch_off(switch(), record(body="off"))
+    await state.switch_off(switch(), record(body="off again"))
+    assert await state.switch_on("organization acme", "operator", record(body="on"))
+    assert not await state.switch_on("organization acme", "operator", record(body="nothing to lift"))
+    assert not await state.switch_on("organization acme", "owner", record(body="nothing of theirs"))
+    assert await state.records(10) == await state.records(10, "acme") == ["off", "off again", "on"]
+
+
+async def test_once_a_switch_is_thrown_nothing_more_settles_at_any_replica(opening: Opening) -> None:
+    """100 settlements race it: those that win are before it in the records, and after it there is none."""
+    replicas = [opening(), opening(), opening()]
+    await asyncio.gather(*(one.ping() for one in replicas))
+    thrown = asyncio.Event()
+    late: list[Outcome] = []
+
+    async def settle(number: int) -> None:
+        for _ in range(3):
+            began_late = thrown.is_set()
+            outcome = await replicas[number % 2].settle(settlement(switches=("everything", f"organization o{number}")))
+            if began_late:
+                late.append(outcome)
+
+    async def throw() -> None:
+        await asyncio.sleep(0.005)
+        await replicas[2].switch_off(switch("everything"), record(body="thrown"))
+        thrown.set()
+
+    await asyncio.gather(throw(), *(settle(number) for number in range(100)))
+    late += await asyncio.gather(*(one.settle(settlement(switches=("everything",))) for one in replicas))
+    assert set(late) == {SwitchedOff(off=frozenset({"everything"}))}
+    records = await replicas[0].records(1000)
+    assert records[-1] == "thrown"
 
 
 async def test_of_an_issuers_keys_the_newer_stay(state: State) -> None:
@@ -480,10 +604,15 @@ async def test_any_text_is_kept_as_it_is(state: State, text: str) -> None:
     assert await state.settle(settlement(spend=text)) == Spent(receipt=text)
     assert await state.pins([text]) == {text: {text: text}}
     await state.revoke(text, int(time.time()) + 60, record(organization=text, body=text))
-    assert await state.is_revoked(text)
+    assert await is_revoked(state, text)
     await state.revoke_subject(text, 5, record(organization=text, body=text))
-    assert await state.is_revoked("", [text, "other"], 5)
-    assert await state.records(10, text) == [text, text, text]
+    await state.switch_off(switch(text, reason=text), record(organization=text, body=text))
+    assert (await state.objections("", [text, "other"])).off == {text}
+    assert await state.settle(settlement(switches=(text,))) == SwitchedOff(off=frozenset({text}))
+    assert await state.switches() == await state.switches([text]) == [switch(text, reason=text)]
+    assert await state.switch_on(text, "operator", record())
+    assert await is_revoked(state, "", [text, "other"], 5)
+    assert await state.records(10, text) == [text] * 4
     await state.store_keys(text, StoredKeys(fetched_at=1.5, document=text))
     assert await state.stored_keys(text) == StoredKeys(fetched_at=1.5, document=text)
     named = claim(f"file {text}", sha256=text, attempt=f"attempt {text}")
@@ -519,7 +648,7 @@ async def test_what_was_asked_before_closing_is_done_and_nothing_after(state: St
     await state.close()
     await asyncio.sleep(0)
     assert [task.result() for task in asked] == [Settled()] * 100
-    for late in (state.ping(), state.settle(settlement()), state.is_revoked("token"), state.records(1)):
+    for late in (state.ping(), state.settle(settlement()), is_revoked(state, "token"), state.records(1)):
         with pytest.raises(StateUnavailable):
             await late
 
