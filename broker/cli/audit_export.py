@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         return reads(args, export)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        if isinstance(error, BrokenPipeError):
-            raise
         print(f"broker audit: {args.output or 'standard output'}: {error.strerror}.", file=sys.stderr)
         return 1
 
@@ -68,6 +68,7 @@ async def _write(source: Source, cursor: str, lines: TextIO) -> None:
         lines.write(_last(complete=False, records=written, cursor=cursor))
         raise
     lines.write(_last(complete=True, records=written, cursor=cursor))
+    lines.flush()  # what cannot be written is to be known before it is said to be
     print(f"{written} records", file=sys.stderr)
 
 

@@ -109,7 +109,7 @@ def test_an_export_can_be_verified_and_says_that_it_is_whole(
     assert "20 records" in capsys.readouterr().err
     *told, last = lines_of(file)
     assert [one["sequence"] for one in told] == list(range(1, 21))
-    assert [one["record"] for one in told][0] == body(1, code="c1")
+    assert told[0]["record"] == body(1, code="c1")
     assert (last["complete"], last["records"]) == (True, 20)
     assert file.stat().st_mode & 0o777 == 0o600
     assert main(["audit", "verify", str(file)]) == 0
@@ -145,6 +145,20 @@ def test_an_export_that_breaks_off_leaves_no_file_and_no_good_last_line(
     assert run(folder, "export") == 1
     *told, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert (len(told), last["complete"], last["records"]) == (7, False, 7)
+
+
+def test_a_reader_that_has_seen_enough_ends_an_export_in_peace(folder: Path) -> None:
+    command = cli("audit", "export", "--state", state_url(folder))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (141, b"")
+
+
+def test_none_are_not_the_newest(folder: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(folder, "tail", "-n", "0")
 
 
 def test_what_cannot_be_written_is_explained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,3 +273,43 @@ def test_an_answer_that_is_none_is_explained(
     monkeypatch.setattr(audit_reading, "FIRST_PAUSE_SECONDS", 0.0)
     with pytest.raises(ReadingError, match=told):
         asks(lambda _: answer)
+
+
+# --- What an owner's export withholds, and what was cut --------------------------------------------------------------
+
+
+def test_an_owner_s_export_is_verified_past_what_is_withheld(
+    asking: Asked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = {"considered": ["wide/release: matches", "zenith/x: environment is 'a', expected 'secret'"]}
+    fill(asking.folder, body(1, "wide"), body(2, "wide", **shared), body(3, "wide"))
+    token, file = tmp_path / "token", tmp_path / "wide.ndjson"
+    token.write_text(asking.token(organization="wide"))
+    assert over_api(asking, token, "export", "--organization", "wide", "--output", str(file)) == 0
+    assert "secret" not in file.read_text()
+    capsys.readouterr()
+    assert main(["audit", "verify", str(file)]) == 0
+    assert "1 are withheld in part" in capsys.readouterr().err
+    digest = json.loads(file.read_text().splitlines()[1])["digest"]
+    for changed in (digest[::-1], "no digest"):
+        altered = tmp_path / "altered"
+        altered.write_text(file.read_text().replace(digest, changed))
+        assert main(["audit", "verify", str(altered)]) == 1
+        assert capsys.readouterr().out.startswith("organization 'wide', record 2: ")
+
+
+def test_who_verifies_is_told_of_an_export_that_was_cut(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "acme.ndjson"
+    assert run(folder, "export", "--organization", "acme", "--output", str(file)) == 0
+    for kept, cut in ((None, False), (-1, True)):
+        (tmp_path / "cut").write_text("\n".join(file.read_text().splitlines()[:kept]))
+        capsys.readouterr()
+        assert main(["audit", "verify", str(tmp_path / "cut")]) == 0
+        assert ("there may be more" in capsys.readouterr().err) is cut
+    lines = file.read_text().splitlines()
+    lines[2] = json.dumps({**json.loads(lines[2]), "record": "no JSON"})
+    (tmp_path / "cut").write_text("\n".join(lines))
+    assert main(["audit", "verify", str(tmp_path / "cut")]) == 1
+    assert "organization 'acme', record 3: " in capsys.readouterr().out
