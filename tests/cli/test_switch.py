@@ -85,13 +85,31 @@ async def test_nothing_is_minted_and_nothing_used_until_it_is_on_again(
     assert "an incident" not in str(refused), "why is for the operator and the owners"
 
 
-@pytest.mark.parametrize("what", OTHERS, ids=" ".join)
-async def test_what_is_of_others_goes_on(tmp_path: Path, registry: PypiServer, what: tuple[str, ...]) -> None:
+async def test_what_is_of_others_goes_on(tmp_path: Path, registry: PypiServer) -> None:
     async with setup(tmp_path, registry).running() as broker:
         before = await broker.minted()
-        assert await run(broker, "disable", *what) == 0
+        for what in OTHERS:
+            assert await run(broker, "disable", *what) == 0
         assert await broker.minted()
         assert (await publish(broker, before)).status_code == 200  # type: ignore[attr-defined]
+
+
+async def test_a_switch_that_is_thrown_into_100_exchanges_is_the_end_of_them(tmp_path: Path) -> None:
+    """At two replicas: nothing that begins when it is thrown earns a token, and nothing is minted behind it."""
+    more = {"exchanges_per_minute": 10_000}
+    setup = Setup(folder=tmp_path, settings=more)
+    async with setup.running() as one, Setup(folder=tmp_path, ci=setup.ci, settings=more).running() as other:
+        assert (await one.mint(one.ci.token())).status_code == (await other.mint(one.ci.token())).status_code == 200
+        racing = (broker.mint(one.ci.token()) for broker in (one, other) for _ in range(50))
+        status, *answers = await asyncio.gather(run(one, "disable", "organization", "acme"), *racing)
+        assert status == 0
+        for broker in (one, other):
+            check_refusal(await broker.mint(one.ci.token()), "switched-off", 403)
+        records = await one.records()
+    assert {answer.status_code for answer in answers} <= {200, 403}
+    at = next(number for number, record in enumerate(records) if record["kind"] == "switch")
+    assert {record["decision"] for record in records[:at]} == {"allowed"}
+    assert {record["decision"] for record in records[at + 1 :]} == {"refused"}
 
 
 TWO = (
