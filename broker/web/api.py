@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker.api_tokens import ROLES
+from broker.web import audit
 from broker.web.answers import Json
 from broker.web.callers import Callers, bearer
 
@@ -26,4 +27,4 @@ def routes(callers: Callers) -> list[Route]:
                 }
             )
 
-    return [Route("/api/token", token, methods=["GET"])]
+    return [Route("/api/token", token, methods=["GET"]), *audit.routes(callers)]

@@ -20,6 +20,9 @@ from broker.exchange import Exchange
 REFUSED_EVERY_SECONDS: Final = 60.0
 """How often a refusal of one token for one cause is recorded, by one process."""
 
+MOST_REMEMBERED: Final = 10_000
+"""Of what was recorded lately; then all is forgotten, and may be recorded once more."""
+
 LONGEST_ASKED: Final = 200
 """Characters of a method and a path, as records keep them."""
 
@@ -64,7 +67,8 @@ class Callers:
             request: What is asked for.
             shown: By whom.
             roles: Those that may ask for it.
-            organization: Whose it is: then owners of others are refused, whether there is one of that name or not.
+            organization: Whose it is: then all but its owners and operators are refused, whether there is one of that
+                name or not.
 
         Raises:
             InvalidApiToken, ExpiredApiToken, RoleNotPermitted, ForeignOrganization
@@ -96,6 +100,8 @@ class Callers:
         if due is not None and abs(now - due) < every_seconds:
             return
         await self.exchange.record(attempt)
+        if len(self._recorded) >= MOST_REMEMBERED:
+            self._recorded.clear()
         self._recorded[key] = now
 
 
@@ -115,6 +121,6 @@ def _admit(
         raise refusals.RoleNotPermitted(
             f"the API token has the role {kept.role}, and this is for {' and '.join(roles)}"
         )
-    if organization is not None and kept.organization not in {"", organization}:
+    if organization is not None and kept.role != "operator" and kept.organization != organization:
         raise refusals.ForeignOrganization(f"the API token is for the organization {kept.organization!r} alone")
     return kept

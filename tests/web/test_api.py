@@ -2,86 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from broker.api_tokens import ApiToken
-from broker.playground.ci_server import serving_ci
-from broker.state import State
-from broker.state.opening import open_state
-from tests.harness import state_url
-from tests.servers import Served, broker
+from tests.api import Asked, code_of, with_state
 
-PROVOKED = {
-    "no-api-token",
-    "invalid-api-token",
-    "expired-api-token",
-    "role-not-permitted",
-    "foreign-organization",
-}
+PROVOKED = {"no-api-token", "invalid-api-token", "expired-api-token"}
 """Codes that only what is tested here can provoke."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A broker with an API, whose state a test can reach."""
-
-    served: Served
-    folder: Path
-    client: httpx.Client
-
-    def get(self, path: str, token: str = "", **headers: str) -> httpx.Response:
-        shown = {"Authorization": f"Bearer {token}"} if token else {}
-        return self.client.get(path, headers={**shown, **headers})
-
-    def token(self, role: str = "owner", organization: str = "acme", **changes: Any) -> str:
-        """A new API token's text; what is kept of it can be changed."""
-        name = "exports" if role == "owner" else "ops"
-        organization = organization if role == "owner" else ""
-        text, kept = ApiToken.make(name, role, now=time.time(), seconds=600, organization=organization)
-        with_state(self.folder, lambda state: state.store_api_token(replace(kept, **changes)))
-        return text
-
-    def records(self, organization: str | None = None) -> list[dict[str, Any]]:
-        return [json.loads(one) for one in with_state(self.folder, lambda state: state.records(100, organization))]
-
-
-def with_state(folder: Path, work: Any) -> Any:
-    """What some work on the broker's state gives."""
-
-    async def opened() -> Any:
-        state: State = open_state(state_url(folder), retention_days=400)
-        try:
-            return await work(state)
-        finally:
-            await state.close()
-
-    return asyncio.run(opened())
-
-
-def code_of(answer: httpx.Response) -> str:
-    assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["content-type"] == "application/problem+json"
-    return str(answer.json()["errors"][0]["code"])
-
-
 @pytest.fixture(name="asked", scope="module")
-def _asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
-    folder = tmp_path_factory.mktemp("broker")
-    with ExitStack() as stack:
-        ci = stack.enter_context(serving_ci())
-        served = stack.enter_context(broker(folder, ci))
-        client = stack.enter_context(httpx.Client(base_url=served.url, trust_env=False, timeout=30))
-        yield Asked(served=served, folder=folder, client=client)
+def _asked(asking: Asked) -> Asked:
+    return asking
 
 
 @pytest.mark.parametrize(("role", "organization"), [("owner", "acme"), ("operator", None), ("registry", None)])
@@ -135,7 +69,7 @@ def test_random_tokens_leave_one_record_a_minute_all_together(asked: Asked) -> N
     for _ in range(20):
         text, _kept = ApiToken.make("nobody", "operator", now=0, seconds=1)
         assert code_of(asked.get("/api/token", text)) == "invalid-api-token"
-    assert unknown() == 1
+    assert 1 <= unknown() <= 3, "of 20, were they to take minutes"
 
 
 def test_a_token_whose_time_is_over_is_told_so_and_recorded(asked: Asked) -> None:
