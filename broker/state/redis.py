@@ -19,7 +19,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as NotConnectedError
@@ -35,6 +35,7 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Limit,
     Outcome,
     OverLimit,
     PinTaken,
@@ -73,7 +74,8 @@ class RedisState:
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        record, limits, pins = settlement.record, settlement.limits, settlement.pins
+        record, pins = settlement.record, settlement.pins
+        limits = settlement.limits if settlement.again is None else (*settlement.limits, settlement.again)
         keys = [
             self._key("spend", settlement.spend),
             *self._records_of(record),
@@ -87,26 +89,29 @@ class RedisState:
             to_bytes(settlement.receipt),
             math.ceil((settlement.spend_until - settlement.now) * 1000),
             int(settlement.now * 1_000_000),
-            len(limits),
+            len(settlement.limits),
+            len(limits) - len(settlement.limits),
+            *_bounds(limits),
         ]
-        for limit in limits:
-            arguments += (limit.interval, limit.window)
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
         match await self._run(scripts.SETTLE, keys, arguments):
             case [b"settled"]:
                 return Settled()
-            case [b"over", wait]:
-                return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
+            case [b"over", wait, which]:
+                return _over(limits[which], wait)
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
             case taken:
                 return PinTaken(pin=pins[taken[1]])
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        arguments: list[Argument] = [self._retention, to_bytes(record.body)]
-        await self._run(scripts.APPEND, self._records_of(record), arguments, repeatable=False)
+        keys = [*self._records_of(record), *(self._key("limit", limit.key) for limit in limits)]
+        moment = int(now * 1_000_000)
+        arguments: list[Argument] = [self._retention, to_bytes(record.body), moment, *_bounds(limits)]
+        over = await self._run(scripts.APPEND, keys, arguments, repeatable=False)
+        return None if over is None else _over(limits[over[1]], over[0])
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
@@ -309,3 +314,14 @@ class RedisState:
                     return await ask()
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateUnavailable from error
+
+
+def _bounds(limits: Sequence[Limit]) -> Iterator[int]:
+    """Interval and window of each."""
+    for limit in limits:
+        yield limit.interval
+        yield limit.window
+
+
+def _over(limit: Limit, wait: bytes) -> OverLimit:
+    return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000), key=limit.key)

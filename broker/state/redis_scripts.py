@@ -29,6 +29,28 @@ class Script:
         object.__setattr__(self, "name", digest)
 
 
+_ROOM = """
+-- What each limit is to be set to, the longest wait in us, and which limit that is.
+local function room(now, limits)
+  local counted, wait, over = {}, 0, 0
+  for i, limit in ipairs(limits) do
+    local free_at = tonumber(redis.call('GET', limit.key) or '0')
+    -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+    counted[i] = math.min(math.max(free_at, now), now + limit.window) + limit.interval
+    if counted[i] - limit.window - now > wait then wait, over = counted[i] - limit.window - now, i end
+  end
+  return counted, wait, over
+end
+
+local function count(now, limits, counted)
+  for i, limit in ipairs(limits) do
+    -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
+    local ms = math.ceil((counted[i] - now) / 1000) + 60000
+    redis.call('SET', limit.key, string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  end
+end
+"""
+
 _APPEND = """
 local function append(records, of_organization, retention, body)
   local now = redis.call('TIME')
@@ -41,44 +63,42 @@ end
 """
 
 SETTLE: Final = Script(
-    _APPEND
+    _ROOM
+    + _APPEND
     + """
--- KEYS: the spent token, all records, the organization's records, each limit, each pin's publisher.
--- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits,
---       interval and window of each limit in us, field and value of each pin.
+-- KEYS: the spent token, all records, the organization's records, each limit, the one of a token that was spent where
+--       there is one, each pin's publisher.
+-- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits, 1 where there
+--       is one of a spent token, interval and window of each in us, field and value of each pin.
 local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
 if before[1] == ARGV[3] then return {'settled'} end
 
-local now, limits = tonumber(ARGV[6]), tonumber(ARGV[7])
-local counted, wait = {}, 0
-for i = 1, limits do
-  local interval, window = tonumber(ARGV[6 + 2 * i]), tonumber(ARGV[7 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[3 + i]) or '0')
-  -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-  counted[i] = math.min(math.max(free_at, now), now + window) + interval
-  wait = math.max(wait, counted[i] - window - now)
+local now, fresh, again = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local first, last = 1, fresh
+if before[1] then first, last = fresh + 1, fresh + again end
+local limits = {}
+for i = first, last do
+  local interval, window = tonumber(ARGV[7 + 2 * i]), tonumber(ARGV[8 + 2 * i])
+  limits[#limits + 1] = {key = KEYS[3 + i], interval = interval, window = window}
 end
-if wait > 0 then return {'over', string.format('%.0f', wait)} end
-for i = 1, limits do
-  -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
-  local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[3 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
-end
+local counted, wait, over = room(now, limits)
+if wait > 0 then return {'over', string.format('%.0f', wait), first + over - 2} end
+count(now, limits, counted)
 
 if before[1] then return {'spent', before[2]} end
 
-local pins = #KEYS - 3 - limits
+local pins = #KEYS - 3 - fresh - again
 for i = 1, pins do
-  local at = 6 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[3 + limits + i], ARGV[at])
+  local at = 7 + 2 * (fresh + again + i)
+  local found = redis.call('HGET', KEYS[3 + fresh + again + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
 redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 for i = 1, pins do
-  local at = 6 + 2 * (limits + i)
-  redis.call('HSET', KEYS[3 + limits + i], ARGV[at], ARGV[at + 1])
+  local at = 7 + 2 * (fresh + again + i)
+  redis.call('HSET', KEYS[3 + fresh + again + i], ARGV[at], ARGV[at + 1])
 end
 append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
 return {'settled'}
@@ -86,10 +106,19 @@ return {'settled'}
 )
 
 APPEND: Final = Script(
-    _APPEND
+    _ROOM
+    + _APPEND
     + """
--- KEYS: all records, the organization's records. ARGV: retention in ms, body.
+-- KEYS: all records, the organization's records, each limit. ARGV: retention in ms, body, now in us, interval and
+--       window of each limit in us. Answers the longest wait in us, and which limit that is.
+local now, limits = tonumber(ARGV[3]), {}
+for i = 1, #KEYS - 2 do
+  limits[i] = {key = KEYS[2 + i], interval = tonumber(ARGV[2 + 2 * i]), window = tonumber(ARGV[3 + 2 * i])}
+end
+local counted, wait, over = room(now, limits)
 append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+if wait > 0 then return {string.format('%.0f', wait), over - 1} end
+count(now, limits, counted)
 """
 )
 

@@ -20,7 +20,9 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Limit,
     Outcome,
+    OverLimit,
     Settlement,
     StoredKeys,
     Written,
@@ -28,7 +30,7 @@ from broker.state import (
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
-from broker.state.sqlite_settling import APPEND, Settling, hashed, insert, row_of
+from broker.state.sqlite_settling import APPEND, Settling, count, hashed, insert, keyed, row_of
 from broker.state.sqlite_worker import Worker
 
 _COLUMNS = "key, until, created_at, name, role, digest"
@@ -56,15 +58,16 @@ class SQLiteState:
         """As `State.settle`."""
         return await self._writer.do(Settling(settlement, self._sweeper.note))
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        row = row_of(record)
+        row, counted = row_of(record), keyed(limits)
 
-        def work(cursor: sqlite3.Cursor) -> None:
+        def work(cursor: sqlite3.Cursor) -> OverLimit | None:
             self._sweeper.note(record.at)
             insert(cursor, APPEND, [row])
+            return count(cursor, counted, now) if counted else None
 
-        await self._writer.do(work)
+        return await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
