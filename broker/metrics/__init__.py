@@ -19,7 +19,7 @@ from broker.metrics.counting import Counts
 from broker.metrics.page import page
 from broker.metrics.sheets import Folder, Sheet, sheet_of, together
 from broker.metrics.standing import Standing
-from broker.state import State
+from broker.state.pulse import Pulse
 
 WRITE_SECONDS: Final = 1.0
 """Between two sheets of a worker."""
@@ -29,7 +29,7 @@ class Metrics:
     """The figures of one process, and through a folder those of its fellow workers."""
 
     def __init__(
-        self, counts: Counts, standing: Standing, state: State, folder: Path | None, clock: Callable[[], float]
+        self, counts: Counts, standing: Standing, pulse: Pulse, folder: Path | None, clock: Callable[[], float]
     ) -> None:
         """Nothing is read or written yet.
 
@@ -38,7 +38,7 @@ class Metrics:
         """
         self._counts = counts
         self._standing = standing
-        self._state = state
+        self._pulse = pulse
         self._folder = None if folder is None else Folder(folder, clock)
 
     async def page(self) -> bytes:
@@ -82,7 +82,7 @@ class Metrics:
 
     async def _is_state_reachable(self) -> bool:
         try:
-            await self._state.ping()
+            await self._pulse.beat()
         except refusals.StateUnavailable:
             return False
         return True

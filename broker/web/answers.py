@@ -18,10 +18,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import refusals
+from broker.addresses import Source, TrustedProxies
 from broker.audit import new_attempt_id
 from broker.logs import logger
 from broker.metrics.counting import Counts
 from broker.refusals import Refusal
+from broker.sources import Sources
 
 ATTEMPT_HEADER: Final = "Attempt-Id"
 
@@ -82,17 +84,30 @@ def refusal_body(refusal: Refusal, attempt_id: str) -> tuple[dict[str, Any], dic
     return body, headers
 
 
+OF_THE_OPERATOR: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are answered whoever asks: a probe that is refused takes a broker out of service that does well."""
+
+
 class Attempts:
     """Gives each request its attempt id, says it in the answer, and answers what handlers raise.
 
     The one place where a refusal becomes an answer. What is no refusal is our bug: logged with the attempt id, and
-    answered without detail.
+    answered without detail. It is also the door: who is refused too often does not come further.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float], counts: Counts) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        clock: Callable[[], float],
+        counts: Counts,
+        sources: Sources,
+        proxies: TrustedProxies,
+    ) -> None:
         self.app = app
         self.clock = clock
         self.counts = counts
+        self.sources = sources
+        self.proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -101,6 +116,7 @@ class Attempts:
             return
         attempt_id = new_attempt_id(self.clock())
         scope["attempt"] = attempt_id
+        scope["source"] = source = self._source(scope)
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -111,6 +127,8 @@ class Attempts:
             await send(message)
 
         try:
+            if not self._is_of_the_operator(scope):
+                await self.sources.admit(source)
             await self.app(scope, receive, send_with_id)
             if REFUSAL in scope:
                 self.counts.refusal(scope[REFUSAL])
@@ -122,6 +140,15 @@ class Attempts:
             response = answer(error, scope, attempt_id)
             if not started:
                 await response(scope, receive, send_with_id)
+
+    def _source(self, scope: Scope) -> Source:
+        client = scope.get("client")
+        told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return self.proxies.source(client[0] if client else "", told)
+
+    def _is_of_the_operator(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        return path.removeprefix(scope.get("root_path", "")) in OF_THE_OPERATOR
 
 
 def answer(error: Exception, scope: Scope, attempt_id: str) -> Response:

@@ -57,7 +57,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
 
     async def token(request: Request) -> Response:
         exchange, asked, scope = await _asked(request, indexes)
-        minted = await exchange.mint(asked, request.scope["attempt"])
+        minted = await exchange.mint(asked, request.scope["attempt"], request.scope["source"])
         return Json(
             {
                 "access_token": minted.text,
@@ -74,7 +74,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
         await _authenticate(request, form, indexes[0].exchange)
         text = _required(form, "token")
         for index in indexes:
-            if await index.exchange.burn(text, request.scope["attempt"]):
+            if await index.exchange.burn(text, request.scope["attempt"], request.scope["source"]):
                 break
         return Json({})
 

@@ -14,17 +14,18 @@ from broker.metrics import Metrics
 from broker.metrics.page import MEDIA_TYPE
 from broker.policy.matching import require_current
 from broker.reload import PoliciesInForce
+from broker.state.pulse import Pulse
 from broker.web.answers import Json, tell_operator
 
 
-def routes(exchange: Exchange, in_force: PoliciesInForce) -> list[Route]:
+def routes(exchange: Exchange, in_force: PoliciesInForce, pulse: Pulse) -> list[Route]:
     """`/healthz` answers for the process alone; `/readyz` for what it needs, and says why it is not ready."""
 
     async def healthz(_: Request) -> Response:
         return Json({"status": "alive"})
 
     async def readyz(request: Request) -> Response:
-        problems = await _problems(exchange, request.scope["attempt"])
+        problems = await _problems(exchange, pulse, request.scope["attempt"])
         policies = exchange.policies()
         issuers = {
             name: {"usable": stands.usable, "age_seconds": stands.age_seconds, "problem": stands.problem}
@@ -77,10 +78,10 @@ def _standing(in_force: PoliciesInForce, now: float) -> dict[str, object]:
     }
 
 
-async def _problems(exchange: Exchange, attempt_id: str) -> list[str]:
+async def _problems(exchange: Exchange, pulse: Pulse, attempt_id: str) -> list[str]:
     problems = []
     try:
-        await exchange.state.ping()
+        await pulse.beat()
     except refusals.StateUnavailable as refusal:
         tell_operator(refusal, attempt_id)  # why, with addresses and paths: not for everybody who may ask this route
         problems.append("state cannot be reached")
