@@ -1,0 +1,1 @@
+"""What takes minutes, or a quiet machine: each a module of its own, run by hand."""
