@@ -5,7 +5,7 @@
   error, and a token is spent at most.
 - Times to live are relative, in milliseconds. `EXAT` with a moment in the past answers success and stores nothing, and
   the server's clock is not ours.
-- Records are trimmed by the server's clock, which also numbers them; every replica's would differ.
+- Records are swept by the server's clock, which also numbers them; every replica's would differ.
 - Lua's numbers are doubles: microseconds of this century stay exact, if they are written with `%.0f`.
 """
 
@@ -14,6 +14,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from typing import Final
+
+from broker.state.redis_chain import APPEND as APPEND_FIRST
+from broker.state.redis_chain import SWEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,35 +54,24 @@ local function count(now, limits, counted)
 end
 """
 
-_APPEND = """
-local function append(records, of_organization, retention, body)
-  local now = redis.call('TIME')
-  local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(retention), 0))
-  local id = redis.call('XADD', records, 'MINID', '~', oldest, '*', 'body', body)
-  redis.call('PEXPIRE', records, retention)
-  redis.call('XADD', of_organization, 'MINID', '~', oldest, id, 'of', '')
-  redis.call('PEXPIRE', of_organization, retention)
-end
-"""
-
 SETTLE: Final = Script(
     _ROOM
-    + _APPEND
+    + APPEND_FIRST
     + """
--- KEYS: the spent token, all records, the organization's records, each limit, the one of a token that was spent where
---       there is one, each pin's publisher.
--- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits, 1 where there
---       is one of a spent token, interval and window of each in us, field and value of each pin.
-local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
-if before[1] == ARGV[3] then return {'settled'} end
+-- KEYS: 1 to 3 the record's; 4 the spent token; each limit; the limit of a token that was spent, where there is one;
+--       each pin's publisher.
+-- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits, 11 1
+--       where there is one of a spent token; interval and window of each in us; field and value of each pin.
+local before = redis.call('HMGET', KEYS[4], 'attempt', 'receipt')
+if before[1] == ARGV[6] then return {'settled'} end
 
-local now, fresh, again = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local now, fresh, again = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local first, last = 1, fresh
 if before[1] then first, last = fresh + 1, fresh + again end
 local limits = {}
 for i = first, last do
-  local interval, window = tonumber(ARGV[7 + 2 * i]), tonumber(ARGV[8 + 2 * i])
-  limits[#limits + 1] = {key = KEYS[3 + i], interval = interval, window = window}
+  local interval, window = tonumber(ARGV[10 + 2 * i]), tonumber(ARGV[11 + 2 * i])
+  limits[#limits + 1] = {key = KEYS[4 + i], interval = interval, window = window}
 end
 local counted, wait, over = room(now, limits)
 if wait > 0 then return {'over', string.format('%.0f', wait), first + over - 2} end
@@ -87,70 +79,84 @@ count(now, limits, counted)
 
 if before[1] then return {'spent', before[2]} end
 
-local pins = #KEYS - 3 - fresh - again
+local bounded = fresh + again
+local pins = #KEYS - 4 - bounded
 for i = 1, pins do
-  local at = 7 + 2 * (fresh + again + i)
-  local found = redis.call('HGET', KEYS[3 + fresh + again + i], ARGV[at])
+  local at = 10 + 2 * (bounded + i)
+  local found = redis.call('HGET', KEYS[4 + bounded + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
-redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('HSET', KEYS[4], 'attempt', ARGV[6], 'receipt', ARGV[7])
+redis.call('PEXPIRE', KEYS[4], ARGV[8])
 for i = 1, pins do
-  local at = 7 + 2 * (fresh + again + i)
-  redis.call('HSET', KEYS[3 + fresh + again + i], ARGV[at], ARGV[at + 1])
+  local at = 10 + 2 * (bounded + i)
+  redis.call('HSET', KEYS[4 + bounded + i], ARGV[at], ARGV[at + 1])
 end
-append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
+append()
 return {'settled'}
 """
 )
 
 APPEND: Final = Script(
     _ROOM
-    + _APPEND
+    + APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, each limit. ARGV: retention in ms, body, now in us, interval and
---       window of each limit in us. Answers the longest wait in us, and which limit that is.
-local now, limits = tonumber(ARGV[3]), {}
-for i = 1, #KEYS - 2 do
-  limits[i] = {key = KEYS[2 + i], interval = tonumber(ARGV[2 + 2 * i]), window = tonumber(ARGV[3 + 2 * i])}
+-- KEYS: 1 to 3 the record's; each limit. ARGV: 1 to 5 the record's; 6 now in us; interval and window of each limit in
+--       us. Answers the longest wait in us, and which limit that is.
+local now, limits = tonumber(ARGV[6]), {}
+for i = 1, #KEYS - 3 do
+  limits[i] = {key = KEYS[3 + i], interval = tonumber(ARGV[5 + 2 * i]), window = tonumber(ARGV[6 + 2 * i])}
 end
 local counted, wait, over = room(now, limits)
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+append()
 if wait > 0 then return {string.format('%.0f', wait), over - 1} end
 count(now, limits, counted)
 """
 )
 
 REVOKE: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, the token. ARGV: retention in ms, body, ms to remember the token.
-if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then redis.call('SET', KEYS[3], '', 'PX', ARGV[3]) end
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; 4 the token. ARGV: 1 to 5 the record's; 6 ms to remember the token.
+if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[6]) then redis.call('SET', KEYS[4], '', 'PX', ARGV[6]) end
+append()
 """
 )
 
 REVOKE_SUBJECT: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, the subject. ARGV: retention in ms, body, ms to remember, moment.
-local before, left = redis.call('GET', KEYS[3]), math.max(redis.call('PTTL', KEYS[3]), tonumber(ARGV[3]))
-if before and tonumber(before) > tonumber(ARGV[4]) then ARGV[4] = before end
-redis.call('SET', KEYS[3], ARGV[4], 'PX', string.format('%.0f', left))
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; 4 the subject. ARGV: 1 to 5 the record's; 6 ms to remember, 7 the moment.
+local before, left = redis.call('GET', KEYS[4]), math.max(redis.call('PTTL', KEYS[4]), tonumber(ARGV[6]))
+local moment = ARGV[7]
+if before and tonumber(before) > tonumber(moment) then moment = before end
+redis.call('SET', KEYS[4], moment, 'PX', string.format('%.0f', left))
+append()
 """
 )
 
 RECORDS: Final = Script(
     """
--- KEYS: all records, one organization's records where only those are wanted. ARGV: how many.
+-- KEYS: all records; one organization's records where only those are wanted. ARGV: how many. The newest first.
 local bodies = {}
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[#KEYS], '+', '-', 'COUNT', ARGV[1])) do
   if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
-  if entry then bodies[#bodies + 1] = entry[2][2] end
+  if entry then bodies[#bodies + 1] = entry[2][8] end
 end
 return bodies
+"""
+)
+
+RECORDS_AFTER: Final = Script(
+    """
+-- KEYS: all records; one organization's records where only those are wanted. ARGV: where to begin, how many.
+local found = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[#KEYS], ARGV[1], '+', 'COUNT', ARGV[2])) do
+  if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
+  if entry then found[#found + 1] = {entry[1], entry[2][2], entry[2][4], entry[2][6], entry[2][8]} end
+end
+return found
 """
 )
 
@@ -240,9 +246,12 @@ redis.call('HSET', KEYS[1], 'fetched_at', ARGV[1], 'document', ARGV[2])
 )
 
 PING: Final = Script(
-    """
--- KEYS: one to write. Answers the eviction policy, where that could make Redis forget what was spent.
+    SWEEP
+    + """
+-- KEYS: one to write, all records, the heads of all chains. ARGV: retention in ms.
+-- Answers the eviction policy, where that could make Redis forget what was spent.
 redis.call('SET', KEYS[1], '', 'PX', 60000)
+sweep(KEYS[2], KEYS[3], ARGV[1], 100)
 local memory = redis.pcall('INFO', 'memory')  -- which a user may not be allowed to ask
 if type(memory) ~= 'string' then return end
 local most, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:([%w-]+)')
