@@ -44,6 +44,8 @@ MOST_UNTOLD: Final = 1000
 """Sources and organizations of which a record is still to tell; beyond, all further ones share one."""
 
 TELL_SECONDS: Final = 60
+LOOK_SECONDS: Final = 1.0
+"""Between two looks at whether it is time to tell."""
 
 OURS: Final = 500
 """Statuses from here on are not the caller's fault: they are not counted against it."""
@@ -143,7 +145,7 @@ class Sources:
     async def keep_told(self) -> None:
         """Writes what is to be told, as long as it runs."""
         while True:
-            await asyncio.sleep(1)
+            await asyncio.sleep(LOOK_SECONDS)
             now = self._clock()
             with contextlib.suppress(refusals.StateUnavailable):
                 await self.tell([key for key, one in self._untold.items() if now - one.since >= TELL_SECONDS])
