@@ -48,6 +48,7 @@ from broker.sources import Sources
 from broker.state import State
 from broker.state.opening import open_state
 from broker.state.pulse import Pulse
+from broker.traces import FollowTraces, Traces
 from broker.web import downloads, forward, oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.index import Index
@@ -98,13 +99,15 @@ def create_app(
         routes=parts.routes,
         lifespan=parts.lifespan,
         middleware=[
+            *([] if parts.traces is None else [Middleware(FollowTraces)]),
             Middleware(
                 Attempts,
                 clock=clock,
                 counts=parts.counts,
                 sources=parts.sources,
                 proxies=TrustedProxies.parse(chosen.trusted_proxies),
-            )
+                asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
+            ),
         ],
         exception_handlers={HTTPException: refuse_unrouted},
     )
@@ -161,6 +164,7 @@ class _Parts:
         )
         pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
+        self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies, pulse),
@@ -212,6 +216,8 @@ class _Parts:
     def _publish_record(self, attempt: Attempt, record: Record) -> None:
         (logs.attempt if self.own_process else logs.attempt_as_event)(record)
         self.counts.attempt(attempt)
+        if self.traces is not None:
+            self.traces.attempt(attempt, record.organization)
 
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
@@ -275,6 +281,8 @@ class _Parts:
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
+            if self.traces is not None:
+                await asyncio.to_thread(self.traces.close)
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
@@ -347,6 +355,18 @@ def _open_state(chosen: Settings) -> State:
         return open_state(chosen.state_address(), retention_days=chosen.audit_days)
     except ValueError as error:
         raise SettingsError(f"BROKER_STATE_URL: {error}.") from error
+
+
+def _open_traces(chosen: Settings) -> Traces | None:
+    if chosen.traces_url is None:
+        return None
+    try:
+        return Traces(chosen.traces_url, __version__)
+    except ImportError as error:
+        raise SettingsError(
+            "BROKER_TRACES_URL: what sends traces is not installed. Install it: "
+            "pip install 'trusted-publishing-broker[traces]'"
+        ) from error
 
 
 def _read_devpi(one: RegistrySettings) -> DevpiTokens | None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -102,12 +103,19 @@ class Attempts:
         counts: Counts,
         sources: Sources,
         proxies: TrustedProxies,
+        asked_by_proxies: tuple[str, ...] = (),
     ) -> None:
+        """Around an application.
+
+        Args:
+            asked_by_proxies: How paths begin that only a proxy asks, for all of its clients.
+        """
         self.app = app
         self.clock = clock
         self.counts = counts
         self.sources = sources
         self.proxies = proxies
+        self.asked_by_proxies = asked_by_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -116,7 +124,8 @@ class Attempts:
             return
         attempt_id = new_attempt_id(self.clock())
         scope["attempt"] = attempt_id
-        scope["source"] = source = self._source(scope)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        scope["source"] = source = self._source(scope, path)
         started = False
 
         async def send_with_id(message: Message) -> None:
@@ -127,7 +136,7 @@ class Attempts:
             await send(message)
 
         try:
-            if not self._is_of_the_operator(scope):
+            if path not in OF_THE_OPERATOR:
                 await self.sources.admit(source)
             await self.app(scope, receive, send_with_id)
             if REFUSAL in scope:
@@ -141,14 +150,11 @@ class Attempts:
             if not started:
                 await response(scope, receive, send_with_id)
 
-    def _source(self, scope: Scope) -> Source:
+    def _source(self, scope: Scope, path: str) -> Source:
         client = scope.get("client")
         told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        return self.proxies.source(client[0] if client else "", told)
-
-    def _is_of_the_operator(self, scope: Scope) -> bool:
-        path: str = scope["path"]
-        return path.removeprefix(scope.get("root_path", "")) in OF_THE_OPERATOR
+        source = self.proxies.source(client[0] if client else "", told)
+        return replace(source, stands_for_many=True) if path.startswith(self.asked_by_proxies) else source
 
 
 def answer(error: Exception, scope: Scope, attempt_id: str) -> Response:
