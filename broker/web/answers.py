@@ -99,6 +99,7 @@ class Attempts:
     def __init__(
         self,
         app: ASGIApp,
+        *,
         clock: Callable[[], float],
         counts: Counts,
         sources: Sources,
