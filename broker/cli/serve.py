@@ -41,6 +41,8 @@ the thread that settles a batch of exchanges would wait that long after each sta
 OTHER_FILES: Final = 200
 """What a process has open beside connections, uploads and reads: state, issuers, libraries, logs."""
 
+FEWEST_CONNECTIONS: Final = 10
+
 FLAGS = ("policies", "state_url", "host", "port", "workers")
 
 
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         "port": chosen.port,
         "ssl_certfile": chosen.tls_certificate,
         "ssl_keyfile": chosen.tls_key,
-        "http": partial(BoundedProtocol, all_connections=Connections(chosen.connections)),
+        "http": partial(BoundedProtocol, all_connections=_connections(chosen)),
         "ws": "none",
         "log_config": None,
         "access_log": False,
@@ -91,19 +93,29 @@ def run(args: argparse.Namespace) -> int:
         "proxy_headers": False,  # whose word on addresses counts is BROKER_TRUSTED_PROXIES' to say
         "timeout_graceful_shutdown": 60,
     }
-    _make_room(chosen)
     return _serve(app, chosen, server)
 
 
-def _make_room(chosen: Settings) -> None:
-    """Raises how many files the system lets this process have, and its workers, as far as the system lets it."""
-    wanted = chosen.connections + 2 * chosen.uploads_at_once + MOST_READERS + OTHER_FILES
+def _connections(chosen: Settings) -> Connections:
+    """As many as were chosen, if the system lets this process and its workers have the files; it is asked for more."""
+    others = 2 * chosen.uploads_at_once + MOST_READERS + OTHER_FILES
+    files = sys.maxsize
     with contextlib.suppress(ImportError, OSError, ValueError):  # where there are no such limits
         import resource  # noqa: PLC0415 - it is not there on every system
 
         before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if 0 <= before < wanted:  # else, there is no limit
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if not 0 <= most < wanted else most, most))
+        files = files_of(before, most, chosen.connections + others)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return Connections(max(FEWEST_CONNECTIONS, min(chosen.connections, files - others)))
+
+
+def files_of(before: int, most: int, wanted: int) -> int:
+    """How many files to have, of so many that are wanted: what there are, or as many more as there can be.
+
+    Both as the system tells them, where a number below 0 is no limit.
+    """
+    before, most = (sys.maxsize if limit < 0 else limit for limit in (before, most))
+    return max(before, min(wanted, most))
 
 
 def _check_address(chosen: Settings) -> None:
