@@ -24,7 +24,7 @@ from broker.audit import new_attempt_id
 from broker.logs import logger
 from broker.metrics.counting import Counts
 from broker.refusals import Refusal
-from broker.sources import Sources
+from broker.sources import Sources, spread
 
 ATTEMPT_HEADER: Final = "Attempt-Id"
 
@@ -194,7 +194,7 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
             return await _collect(request, most_bytes)
         if (declared_bytes(request) or 0) > most_bytes:
             raise refusals.RequestTooLarge
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(spread(BODY_SECONDS)):
             return await _collect(request, most_bytes)
     except (ClientDisconnect, TimeoutError) as error:
         raise refusals.MalformedRequest(f"the body did not come whole in {BODY_SECONDS:.0f} s") from error

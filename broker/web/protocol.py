@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from broker import refusals
 from broker.addresses import TrustedProxies
 from broker.audit import new_attempt_id
+from broker.sources import spread
 from broker.web.answers import ATTEMPT_HEADER, WHOLE, refused
 from broker.web.connections import Awaits, Connections
 
@@ -121,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return not getattr(self.cycle, "response_complete", True)  # uvicorn's is None at first, and not typed so
 
     def _start_timer(self, seconds: float = HEAD_SECONDS) -> None:
-        self._timer = self.loop.call_later(seconds, self.transport.close)
+        self._timer = self.loop.call_later(spread(seconds), self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
