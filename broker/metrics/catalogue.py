@@ -75,6 +75,19 @@ METRICS: Final = (
         "what is no attempt. What is no HTTP (`malformed-http`) is not counted.",
     ),
     Metric(
+        name="broker_unrecorded_attempts_total",
+        type="counter",
+        meaning="Refused attempts that left no record of their own, for too many had been refused from their address, "
+        "or in all. A record of the kind `limit` tells of them.",
+    ),
+    Metric(
+        name="broker_refusals_held",
+        type="gauge",
+        of_workers="largest",
+        meaning="How many addresses have had too many attempts refused, each at one organization or at none, and are "
+        "held.",
+    ),
+    Metric(
         name="broker_internal_errors_total",
         type="counter",
         meaning="Requests at which the broker failed: each is a bug, and the log has its traceback.",

@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as NotConnectedError
@@ -40,6 +40,7 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Limit,
     Objections,
     Outcome,
     OverLimit,
@@ -86,7 +87,8 @@ class RedisState:
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        record, limits, pins = settlement.record, settlement.limits, settlement.pins
+        record, pins = settlement.record, settlement.pins
+        limits = settlement.limits if settlement.again is None else (*settlement.limits, settlement.again)
         keys = [
             *self._records_of(record),
             self._key("switches"),
@@ -100,18 +102,18 @@ class RedisState:
             to_bytes(settlement.receipt),
             math.ceil((settlement.spend_until - settlement.now) * 1000),
             int(settlement.now * 1_000_000),
-            len(limits),
+            len(settlement.limits),
+            len(limits) - len(settlement.limits),
+            *_bounds(limits),
         ]
-        for limit in limits:
-            arguments += (limit.interval, limit.window)
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
         arguments += map(to_bytes, settlement.switches)
         match await self._run(scripts.SETTLE, keys, arguments):
             case [b"settled"]:
                 return Settled()
-            case [b"over", wait]:
-                return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
+            case [b"over", wait, which]:
+                return _over(limits[which], wait)
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
             case [b"off", off]:
@@ -119,9 +121,12 @@ class RedisState:
             case taken:
                 return PinTaken(pin=pins[taken[1]])
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        await self._run(scripts.APPEND, self._records_of(record), self._appending(record), repeatable=False)
+        keys = [*self._records_of(record), *(self._key("limit", limit.key) for limit in limits)]
+        arguments = [*self._appending(record), int(now * 1_000_000), *_bounds(limits)]
+        over = await self._run(scripts.APPEND, keys, arguments, repeatable=False)
+        return None if over is None else _over(limits[over[1]], over[0])
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
@@ -396,3 +401,14 @@ def _switch(field: bytes, kept: bytes) -> Switch:
 def _head(told: str) -> Head:
     sequence, link, swept_sequence, swept_link = told.split(" ")
     return Head(sequence=int(sequence), link=link, swept_sequence=int(swept_sequence), swept_link=swept_link)
+
+
+def _bounds(limits: Sequence[Limit]) -> Iterator[int]:
+    """Interval and window of each."""
+    for limit in limits:
+        yield limit.interval
+        yield limit.window
+
+
+def _over(limit: Limit, wait: bytes) -> OverLimit:
+    return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000), key=limit.key)

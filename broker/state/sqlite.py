@@ -23,8 +23,10 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Limit,
     Objections,
     Outcome,
+    OverLimit,
     Settlement,
     StoredKeys,
     Switch,
@@ -36,7 +38,7 @@ from broker.state import (
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
 from broker.state.sqlite_records import Row, insert, read_position
-from broker.state.sqlite_settling import Settling, hashed, subjects_in
+from broker.state.sqlite_settling import Settling, count, hashed, keyed, subjects_in
 from broker.state.sqlite_worker import Worker
 
 _THROWERS = {by.encode(): by for by in THROWERS}
@@ -66,15 +68,16 @@ class SQLiteState:
         """As `State.settle`."""
         return await self._writer.do(Settling(settlement, self._sweeper.note))
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        row = Row.of(record)
+        row, counted = Row.of(record), keyed(limits)
 
-        def work(cursor: sqlite3.Cursor) -> None:
+        def work(cursor: sqlite3.Cursor) -> OverLimit | None:
             self._sweeper.note(record.at)
             sqlite_records.append(cursor, [row])
+            return count(cursor, counted, now) if counted else None
 
-        await self._writer.do(work)
+        return await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""

@@ -161,11 +161,11 @@ async def test_retry_after_is_rounded_up_and_never_zero(state: State) -> None:
     now, quick = time.time(), limit(burst=10, per_seconds=1)
     for _ in range(10):
         await state.settle(settlement(now=now, limits=(quick,)))
-    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1)
+    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1, key=quick.key)
     uneven = limit(burst=2, per_seconds=5, key="uneven")
     for _ in range(2):
         await state.settle(settlement(now=now, limits=(uneven,)))
-    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3)
+    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3, key="uneven")
 
 
 async def test_over_a_limit_nothing_is_written(state: State) -> None:
@@ -173,7 +173,7 @@ async def test_over_a_limit_nothing_is_written(state: State) -> None:
     assert await state.settle(settlement(now=now, limits=(narrow,))) == Settled()
     refused = settlement(now=now, limits=(wide, narrow), spend="token", pins=(pin(),))
     for _ in range(5):
-        assert await state.settle(refused) == OverLimit(retry_after_seconds=60)
+        assert await state.settle(refused) == OverLimit(retry_after_seconds=60, key="narrow")
     assert await state.pins(["acme/widgets-release"]) == {}
     assert len(await state.records(10)) == 1
     # The wide limit was not counted either, and the token is as good as new.
@@ -188,17 +188,51 @@ async def test_of_several_limits_the_longest_wait_is_told(state: State) -> None:
         (limit(burst=1, per_seconds=100, key="long"), limit(burst=1, per_seconds=10, key="short")),
     )
     assert await state.settle(settlement(now=now, limits=limits)) == Settled()
-    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100)
+    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100, key="long")
 
 
-async def test_refused_tokens_count(state: State) -> None:
-    """Or replays could be tried without end."""
-    now, three = time.time(), (limit(burst=3),)
-    await state.settle(settlement(spend="token", pins=(pin("42"),)))
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
-    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=three)), PinTaken)
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), OverLimit)
+async def test_replays_are_limited_by_themselves_and_use_up_nothing_of_others(state: State) -> None:
+    now, one, three = time.time(), (limit(burst=1, key="everybody's"),), limit(burst=3, key="of this token")
+    assert await state.settle(settlement(now=now, spend="token", again=three, receipt="first")) == Settled()
+    replay = settlement(now=now, spend="token", limits=one, again=three)
+    assert [await state.settle(replay) for _ in range(3)] == [Spent(receipt="first")] * 3
+    assert await state.settle(replay) == OverLimit(retry_after_seconds=20, key="of this token")
+    assert await state.settle(settlement(now=now, limits=one, again=three, pins=(pin(),))) == Settled()
+    assert await state.settle(settlement(now=now, limits=one, again=three)) == OverLimit(
+        retry_after_seconds=60, key="everybody's"
+    )
+
+
+async def test_replays_without_a_limit_of_their_own_count_for_nothing(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    await state.settle(settlement(now=now, spend="token"))
+    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=one)), Spent)
+    assert await state.settle(settlement(now=now, limits=one)) == Settled()
+
+
+async def test_an_exchange_whose_pin_is_taken_counts(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    await state.settle(settlement(pins=(pin("42"),)))
+    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=one)), PinTaken)
+    assert isinstance(await state.settle(settlement(now=now, limits=one)), OverLimit)
+
+
+async def test_a_record_is_appended_with_what_it_counts_and_whether_that_is_over(state: State) -> None:
+    now, narrow, wide = time.time(), limit(burst=2, key="narrow"), limit(burst=3, key="wide")
+    assert [await state.append(record(), (narrow, wide), now=now) for _ in range(2)] == [None, None]
+    over = OverLimit(retry_after_seconds=30, key="narrow")
+    assert [await state.append(record(), (narrow, wide), now=now) for _ in range(3)] == [over] * 3
+    assert await state.append(record(), (wide,), now=now) is None  # it was not counted where the other was over
+    assert await state.append(record(), (wide,), now=now) == OverLimit(retry_after_seconds=20, key="wide")
+    assert len(await state.records(100)) == 7
+    assert await state.append(record(), (narrow,), now=now + 30) is None
+
+
+async def test_of_50_records_at_once_at_two_replicas_as_many_are_counted_as_may(opening: Opening) -> None:
+    replicas, now = [opening(), opening()], time.time()
+    appended = await asyncio.gather(*(replicas[n % 2].append(record(), (limit(burst=20),), now=now) for n in range(50)))
+    assert Counter(one is None for one in appended) == {True: 20, False: 30}
+    assert len(await replicas[0].records(100)) == 50
 
 
 async def test_a_spent_token_is_told_before_a_taken_pin(state: State) -> None:
@@ -210,7 +244,9 @@ async def test_a_clock_that_was_wrong_for_a_while_blocks_nobody_for_longer_than_
     now, narrow = time.time(), limit(burst=1, per_seconds=60)
     next_year = settlement(now=now + 365 * 86400, limits=(narrow,))
     assert await state.settle(next_year) == Settled()
-    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(retry_after_seconds=60)
+    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(
+        retry_after_seconds=60, key=narrow.key
+    )
 
 
 @pytest.mark.parametrize(("burst", "per_seconds"), [(0, 60), (-1, 60), (1, 0)])
