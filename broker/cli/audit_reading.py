@@ -157,19 +157,18 @@ def reads(args: argparse.Namespace, work: Callable[[Source], Awaitable[None]]) -
         query = Query.parse(args.organization, filters)
         if args.url is None:
             return 0 if work_on_state("audit", args.state, lambda state: work(OfState(state, query))) else 1
-        asyncio.run(_ask(args, filters, work))
+        return asyncio.run(_ask(args, filters, work))
     except refusals.InvalidQuery as refusal:
         print(f"broker audit: {refusal.detail}.", file=sys.stderr)
         return 2
     except ReadingError as error:
         print(f"broker audit: {error}.", file=sys.stderr)
         return 1
-    return 0
 
 
 async def _ask(
     args: argparse.Namespace, filters: Sequence[tuple[str, str]], work: Callable[[Source], Awaitable[None]]
-) -> None:
+) -> int:
     path = (
         "/api/audit" if args.organization is None else f"/api/organizations/{quote(args.organization, safe='')}/audit"
     )
@@ -182,6 +181,7 @@ async def _ask(
         verify=ssl.create_default_context(),
     ) as client:
         await work(OfApi(client, path, filters))
+    return 0
 
 
 def _token(file: Path | None) -> str:
