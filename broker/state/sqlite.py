@@ -17,13 +17,18 @@ from broker.audit import Record
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
     REVOCATION_MARGIN_SECONDS,
+    AlertProgress,
+    AlertStep,
     Busy,
     Claim,
     Claimed,
     Outcome,
     Settlement,
     StoredKeys,
+    Waiting,
+    WaitingAlert,
     Written,
+    sqlite_alerts,
     sqlite_claims,
 )
 from broker.state.encoding import to_bytes, to_text
@@ -248,6 +253,35 @@ class SQLiteState:
             return None if row is None else StoredKeys(fetched_at=row[0], document=to_text(row[1]))
 
         return await self._reader.do(work)
+
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        return await self._reader.do(sqlite_alerts.progress)
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.memory(cursor, keys))
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            self._sweeper.note(step.now)
+            return sqlite_alerts.advance(cursor, step)
+
+        return await self._writer.do(work)
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting_alerts(cursor, receiver, most))
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._writer.do(lambda cursor: sqlite_alerts.remove(cursor, receiver, place))
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting(cursor, receivers))
 
     async def ping(self) -> None:
         """As `State.ping`."""

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -78,7 +78,20 @@ CREATE TABLE revoked_subjects (
 PRAGMA user_version = 4;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS)
+_ALERTS = """
+CREATE TABLE alert_progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1), step INTEGER NOT NULL, position BLOB NOT NULL
+) STRICT;
+CREATE TABLE alert_memory (key BLOB PRIMARY KEY, until INTEGER NOT NULL, text BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE alert_queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    receiver BLOB NOT NULL, alert BLOB NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
+PRAGMA user_version = 5;
+"""
+
+_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _ALERTS)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -166,6 +179,7 @@ class Sweeper:
         ("files", 1),
         ("api_tokens", 1),
         ("uses", 1),
+        ("alert_memory", 1),
     )
 
     def __init__(self, retention_days: int) -> None:
