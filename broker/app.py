@@ -23,6 +23,10 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
+from broker.alerts import receivers
+from broker.alerts.standing import Watch
+from broker.alerts.webhooks import Webhooks
+from broker.alerts.worker import Alerting
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
 from broker.exchange import Exchange
@@ -127,7 +131,15 @@ class _Parts:
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
-        standing = Standing(policies=policies, keys=self.keys, places=self.places, clock=clock, version=__version__)
+        self.alerting = self._alerting(chosen.alerts)
+        standing = Standing(
+            policies=policies,
+            keys=self.keys,
+            places=self.places,
+            clock=clock,
+            version=__version__,
+            alerts=lambda: self.alerting.waiting,
+        )
         self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
         self.indexes = [self._index(one) for one in told]
         self.routes: list[BaseRoute] = [
@@ -180,6 +192,19 @@ class _Parts:
         (logs.attempt if self.own_process else logs.attempt_as_event)(record)
         self.counts.attempt(attempt)
 
+    def _alerting(self, file: Path | None) -> Alerting:
+        loopback = self.chosen.allow_loopback_issuers
+        # A slow receiver keeps its connection to itself: there is one for each.
+        self.receivers_transport = webhook_transport()
+        return Alerting(
+            receivers.read(file, allow_loopback=loopback) if file is not None else (),
+            state=self.state,
+            webhooks=Webhooks(transport=self.receivers_transport, clock=self.clock, user_agent=USER_AGENT),
+            watch=Watch(policies=self.policies, keys=self.keys, clock=self.clock),
+            counts=self.counts,
+            clock=self.clock,
+        )
+
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
         return None if self.chosen.metrics == "open" else self.chosen.metrics_token.get_secret_value()
@@ -225,6 +250,7 @@ class _Parts:
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
+            asyncio.create_task(self.alerting.keep_going()),
         ]
         try:
             with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
@@ -236,6 +262,7 @@ class _Parts:
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
+            await self.receivers_transport.aclose()
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
@@ -304,6 +331,12 @@ def _client(
         follow_redirects=False,
         headers={"User-Agent": USER_AGENT},
     )
+
+
+def webhook_transport() -> httpx.AsyncHTTPTransport:
+    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 def _open_state(chosen: Settings) -> State:

@@ -167,7 +167,7 @@ class Alert:
     @property
     def id(self) -> str:
         """The same whenever the same record is looked at: receivers know repeats by it."""
-        told = "\n".join((self.kind.code, self.organization, self.subject, self.cause))
+        told = f"{self.kind.code}\n{self.organization}\n{self.subject}\n{self.cause}"
         return f"alert_{hashlib.sha256(told.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
     def is_for(self, organizations: frozenset[str], *, index: bool) -> bool:

@@ -13,8 +13,8 @@ receivers:
     index: true                              # what belongs to no organization, and what the operator must mend
 ```
 
-Strict, as policies are: whatever cannot be meant is told with file, line and path, all of it at once. URLs and secrets in
-files or variables are read again for each use.
+Strict, as policies are: whatever cannot be meant is told with file, line and path, all of it at once. URLs and secrets
+in files or variables are read again for each use.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from broker.policy.shapes import Duration, Entry, Name, Shape
 from broker.policy.validation import validate
 from broker.settings import PREFIX, SettingsError, reason
 
-SECRET_PREFIX: Final = "whsec_"
+SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
 SECRET_BYTES: Final = range(24, 65)
-"""As https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md has it (read 2026-11)."""
+"""As https://github.com/standard-webhooks/standard-webhooks has it, in its spec (read 2026-11)."""
 MOST_SECRETS: Final = 5
 
 _VARIABLE: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,199}")
@@ -147,7 +147,9 @@ def _variables(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name) or name.startswith(PREFIX):
-        raise ValueError(f"write a variable's name, such as ACME_HOOK; those of {PREFIX}* are the broker's own settings")
+        raise ValueError(
+            f"write a variable's name, such as ACME_HOOK; those of {PREFIX}* are the broker's own settings"
+        )
     return name
 
 

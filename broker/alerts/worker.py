@@ -19,7 +19,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from broker.alerts.kinds import Alert
 from broker.alerts.receivers import Receiver
@@ -55,8 +55,7 @@ LEASE: Final = "alerts"
 FOR_EVER: Final = 4_000_000_000
 _BEGUN: Final = "begun"
 
-Result = str
-"""'delivered', 'failed' or 'dropped'."""
+Result = Literal["delivered", "failed", "dropped"]
 
 
 class Counts(Protocol):
@@ -104,7 +103,7 @@ class Alerting:
                         await self._work()
                 except* StateUnavailable:
                     self._tell_once("alerts wait: state cannot be used")
-                except* Exception as errors:  # whatever it is, records wait, and alerts with them
+                except* Exception as errors:  # noqa: BLE001 - whatever it is, records wait, and alerts with them
                     logger().error("alerts stopped for a moment: a bug of the broker", exc_info=errors)
                 self.waiting = {}
                 await asyncio.sleep(POLL_SECONDS)
@@ -114,9 +113,7 @@ class Alerting:
 
     async def _take_lease(self) -> bool:
         began = time.monotonic()
-        if not isinstance(
-            await self._state.claim(self._claim, now=self._clock(), seconds=LEASE_SECONDS), Claimed
-        ):
+        if not isinstance(await self._state.claim(self._claim, now=self._clock(), seconds=LEASE_SECONDS), Claimed):
             return False
         self._leads_until = began + LEASE_SECONDS
         return True
@@ -169,7 +166,7 @@ class Alerting:
         """
         progress = await self._state.alert_progress()
         kept = await self._state.records_after(progress.position, MOST_RECORDS)
-        seen = [found for one in kept if (found := _signs(one.body)) is not None]
+        seen = [shown for one in kept if (shown := _signs(one.body)) is not None]
         keys = {key for _, found in seen for sign in found for key in sign.keys}
         memory = Memory(await self._state.alert_memory([*keys, *self._watch.memories(), _BEGUN]))
         now = self._clock()
