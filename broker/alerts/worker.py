@@ -84,6 +84,7 @@ class Alerting:
         self._watch = watch
         self._counts = counts
         self._clock = clock
+        self._began_at = clock() - 0.001  # records tell milliseconds, rounded down
         self._claim = Claim(name=LEASE, sha256="", attempt=f"alerts {secrets.token_hex(8)}")
         self._queued = {name: asyncio.Event() for name in self._receivers}
         self._leads_until = 0.0
@@ -171,7 +172,7 @@ class Alerting:
         memory = Memory(await self._state.alert_memory([*keys, *self._watch.memories(), _BEGUN]))
         now = self._clock()
         if memory.get(_BEGUN) is None:
-            memory.put(_BEGUN, repr(now), FOR_EVER)
+            memory.put(_BEGUN, repr(self._began_at), FOR_EVER)
         begun_at = float(memory.get(_BEGUN) or 0)
         alerts: list[Alert] = []
         for at, found in seen:
