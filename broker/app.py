@@ -48,6 +48,7 @@ from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
+from broker.traces import FollowTraces, Traces
 from broker.web import downloads, forward, oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.index import Index
@@ -97,7 +98,10 @@ def create_app(
     app = Starlette(
         routes=parts.routes,
         lifespan=parts.lifespan,
-        middleware=[Middleware(Attempts, clock=clock, counts=parts.counts)],
+        middleware=[
+            *([] if parts.traces is None else [Middleware(FollowTraces)]),
+            Middleware(Attempts, clock=clock, counts=parts.counts),
+        ],
         exception_handlers={HTTPException: refuse_unrouted},
     )
     # A redirect loses the body with some clients: each path that is served is named.
@@ -131,16 +135,18 @@ class _Parts:
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
-        self.alerting = self._alerting(chosen.alerts)
+        self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         standing = Standing(
             policies=policies,
             keys=self.keys,
             places=self.places,
             clock=clock,
             version=__version__,
-            alerts=lambda: self.alerting.waiting,
+            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
         )
         self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
+        self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies),
@@ -191,15 +197,16 @@ class _Parts:
     def _publish_record(self, attempt: Attempt, record: Record) -> None:
         (logs.attempt if self.own_process else logs.attempt_as_event)(record)
         self.counts.attempt(attempt)
+        if self.traces is not None:
+            self.traces.attempt(attempt, record.organization)
 
-    def _alerting(self, file: Path | None) -> Alerting:
-        loopback = self.chosen.allow_loopback_issuers
-        # A slow receiver keeps its connection to itself: there is one for each.
-        self.receivers_transport = webhook_transport()
+    def _alerting(self, file: Path) -> Alerting:
+        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers_transport = transport = webhook_transport()
         return Alerting(
-            receivers.read(file, allow_loopback=loopback) if file is not None else (),
+            told,
             state=self.state,
-            webhooks=Webhooks(transport=self.receivers_transport, clock=self.clock, user_agent=USER_AGENT),
+            webhooks=Webhooks(transport=transport, clock=self.clock, user_agent=USER_AGENT),
             watch=Watch(policies=self.policies, keys=self.keys, clock=self.clock),
             counts=self.counts,
             clock=self.clock,
@@ -250,8 +257,9 @@ class _Parts:
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
-            asyncio.create_task(self.alerting.keep_going()),
         ]
+        if self.alerting is not None:
+            work.append(asyncio.create_task(self.alerting.keep_going()))
         try:
             with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
                 yield
@@ -262,10 +270,13 @@ class _Parts:
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
-            await self.receivers_transport.aclose()
+            if self.receivers_transport is not None:
+                await self.receivers_transport.aclose()
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
+            if self.traces is not None:
+                await asyncio.to_thread(self.traces.close)
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
@@ -334,7 +345,10 @@ def _client(
 
 
 def webhook_transport() -> httpx.AsyncHTTPTransport:
-    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs."""
+    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs.
+
+    A slow receiver keeps its connection to itself: there are as many as receivers.
+    """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
@@ -344,6 +358,18 @@ def _open_state(chosen: Settings) -> State:
         return open_state(chosen.state_address(), retention_days=chosen.audit_days)
     except ValueError as error:
         raise SettingsError(f"BROKER_STATE_URL: {error}.") from error
+
+
+def _open_traces(chosen: Settings) -> Traces | None:
+    if chosen.traces_url is None:
+        return None
+    try:
+        return Traces(chosen.traces_url, __version__)
+    except ImportError as error:
+        raise SettingsError(
+            "BROKER_TRACES_URL: what sends traces is not installed. Install it: "
+            "pip install 'trusted-publishing-broker[traces]'"
+        ) from error
 
 
 def _read_devpi(one: RegistrySettings) -> DevpiTokens | None:

@@ -95,8 +95,6 @@ class Alerting:
 
     async def keep_going(self) -> None:
         """Works, or waits for the lease, for as long as it runs. What goes wrong is logged, and tried again."""
-        if not self._receivers:
-            return
         try:
             while True:
                 try:

@@ -102,7 +102,7 @@ def test_plain_http_is_for_loopback_in_development(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("receivers:", "receiver:", "receiver: is no field here. Did you mean 'receivers'?"),
+        ("receivers:", "receiver:", "alerts.yaml:1: receivers: is missing. Add it. Who is told, by name."),
         (TWO, "receivers: {}\n", "alerts.yaml:1: receivers: must not be empty"),
         (TWO, "receivers: [\n", "is not YAML"),
         ("kind: standard", "kind: email", "alerts.yaml:3: receivers.acme-owners.kind: must be 'standard' or 'slack'"),
