@@ -49,8 +49,9 @@ from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
 from broker.traces import FollowTraces, Traces
-from broker.web import downloads, forward, oauth, operations, publishing, uploads
+from broker.web import api, downloads, forward, oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
+from broker.web.callers import Callers
 from broker.web.index import Index
 
 MOST_READERS = 256
@@ -148,10 +149,12 @@ class _Parts:
         self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
         self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
+        callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies),
+            *api.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
-            *_by_host(self.indexes),
+            *_by_host(self.indexes, callers),
         ]
 
     def _index(self, one: RegistrySettings) -> Index:
@@ -291,23 +294,23 @@ def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleInd
     return SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes)
 
 
-def _by_host(indexes: Sequence[Index]) -> list[BaseRoute]:
+def _by_host(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     """The routes of each host's indexes. The first host's are served to whoever asks for none of them by name."""
     hosts: dict[str, list[Index]] = {}
     for index in indexes:
         hosts.setdefault(urlsplit(index.url).hostname or "", []).append(index)
     first, *others = hosts.values()
     named = [
-        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several), redirect_slashes=False))
+        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several, callers), redirect_slashes=False))
         for several in others
     ]
-    return [*named, *_routes(first)]
+    return [*named, *_routes(first, callers)]
 
 
-def _routes(indexes: Sequence[Index]) -> list[BaseRoute]:
+def _routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     return [
         *publishing.routes(indexes),
-        *oauth.routes(indexes),
+        *oauth.routes(indexes, callers),
         *(
             route
             for index in indexes

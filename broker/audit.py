@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
+from broker.api_tokens import ApiToken
 from broker.minting import NOT_NARROWED, Narrowing
 from broker.policy.matching import Considered, Grant
 from broker.policy.model import Scope
@@ -46,10 +47,11 @@ _WHERE_KNOWN: Final = {
     "revoked": "revoked",
     "minted_until": "minted_until",
     "reason": "reason",
+    "asked": "asked",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation"]
+Kind = Literal["mint", "upload", "download", "revocation", "api"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -119,13 +121,17 @@ class Attempt:
     confirmed: bool = False
     """The registry gave no answer or no success, and its index has the file."""
     owner: str = ""
-    """Of a revocation: the organization that it concerns."""
+    """Where no publisher says it: the organization that it concerns."""
     revoked: str = ""
     """Whose tokens were revoked, all at once, such as 'organization acme'."""
     minted_until: int = 0
     """Of those, the ones minted until then (epoch seconds)."""
     reason: str = ""
     """Why, in the words of whoever did it."""
+    caller: ApiToken | None = None
+    """The API token that was shown, by its id: where it was refused as invalid, that was another secret's bearer."""
+    asked: str = ""
+    """Of the API: the method and the path."""
     refusal: Refusal | None = field(default=None)
     began: float = field(default_factory=perf_counter, repr=False, compare=False)
     """By a clock that only measures: nothing is decided by it."""
@@ -171,6 +177,8 @@ class Attempt:
             fields |= {"code": self.refusal.code, "detail": self.refusal.detail}
             if self.refusal.expected:
                 fields["expected"] = self.refusal.expected
+        if self.caller is not None:
+            fields["caller"] = {"token": self.caller.id, "name": self.caller.name, "role": self.caller.role}
         if self.identity is not None:
             fields["identity"] = self.identity.as_claims()
         if self.considered and (self.refusal is not None or len(self.considered) > 1):

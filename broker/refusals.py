@@ -597,6 +597,68 @@ class UnscopedPath(Refusal):
     )
 
 
+# --- The API ---------------------------------------------------------------------------------------------------------
+
+
+class NoApiToken(Refusal):
+    """The request to the API shows no API token."""
+
+    code, status = "no-api-token", 401
+    remedy = "Send `Authorization: Bearer broker_...`, once; `broker tokens new NAME --role owner` makes an API token."
+
+
+class InvalidApiToken(Refusal):
+    """What is shown as an API token is none, or one that was removed."""
+
+    code, status = "invalid-api-token", 401
+    remedy = "Send the API token unchanged; the operator sees with `broker tokens list` which there are."
+
+
+class ExpiredApiToken(Refusal):
+    """The API token's time is over."""
+
+    code, status = "expired-api-token", 401
+    remedy = "The operator makes another with `broker tokens new`, and says with `--days` for how long."
+
+
+class RoleNotPermitted(Refusal):
+    """The API token is good, and its role does not allow this."""
+
+    code, status = "role-not-permitted", 403
+    remedy = "The operator makes an API token of the role that this is for: `broker tokens new NAME --role ROLE`."
+
+
+class ForeignOrganization(Refusal):
+    """The API token is for one organization, and another is asked for: whether there is one is not told."""
+
+    code, status = "foreign-organization", 403
+    remedy = "Ask for the API token's own organization, which `GET /api/token` tells; or have one made for the other."
+
+
+class InvalidQuery(Refusal):
+    """The query asks for something that the route does not have, or in a form that it does not read."""
+
+    code, status = "invalid-query", 422
+    remedy = "Compare the query string with the HTTP reference; what is not understood is never passed over."
+
+
+class InvalidCursor(Refusal):
+    """The cursor is none that the broker gave for this very query."""
+
+    code, status = "invalid-cursor", 422
+    remedy = (
+        "Send it unchanged, with the organization and the filters that it was given for; or begin anew without one. "
+        "It ends with the signing key of the time that it was given."
+    )
+
+
+class ApiBusy(Refusal):
+    """So many queries of this API token, or of all, are under way that there is no place for one more."""
+
+    code, status = "api-busy", 429
+    remedy = "Wait as long as Retry-After says; ask for one page after the other, and read exports as fast as you can."
+
+
 # --- The registry ----------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,9 @@ REVOCATION_MARGIN_SECONDS: Final = LONGEST_UPLOAD_SECONDS + 60
 """How much longer than its token a revocation is kept. Were it forgotten before the gateway stops deciding uploads that
 the token began, a client that holds one open could outlive it. The minute is more than replicas' clocks differ."""
 
+API_TOKEN_MARGIN_SECONDS: Final = 30 * 86_400
+"""How much longer than its time an API token is kept: whoever shows it is told what it was, and there is a record."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limit:
@@ -339,7 +342,7 @@ class State(Protocol):
         """
 
     async def store_api_token(self, token: ApiToken) -> None:
-        """Keeps an API token until its time is over."""
+        """Keeps an API token until its time is over, and `API_TOKEN_MARGIN_SECONDS`."""
 
     async def api_token(self, token_id: str) -> ApiToken | None:
         """The API token of that id."""

@@ -34,6 +34,7 @@ from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
     ALERTS_KEPT_SECONDS,
+    API_TOKEN_MARGIN_SECONDS,
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
     AlertProgress,
@@ -230,7 +231,7 @@ class RedisState:
         """As `State.store_api_token`."""
         kept = dataclasses.asdict(token)
         fields = [part for name in kept for part in (name, to_bytes(str(kept[name])))]
-        milliseconds = (token.expires_at - token.created_at) * 1000
+        milliseconds = (token.expires_at - token.created_at + API_TOKEN_MARGIN_SECONDS) * 1000
         arguments: list[Argument] = [to_bytes(token.id), token.created_at, milliseconds, *fields]
         await self._run(scripts.STORE_API_TOKEN, self._keys_of_token(token.id), arguments)
 
@@ -240,7 +241,8 @@ class RedisState:
         kept = await self._command("HMGET", self._key("api-token", token_id), *names)
         if kept[0] is None:
             return None
-        texts = dict(zip(names, map(to_text, kept), strict=True))
+        # What was stored by a broker that had fewer fields has no organization.
+        texts = {name: to_text(text) for name, text in zip(names, kept, strict=True) if text is not None}
         times = {name: int(texts.pop(name)) for name in ("created_at", "expires_at")}
         return ApiToken(**texts, **times)  # type: ignore[arg-type]  # texts and numbers, by their names
 

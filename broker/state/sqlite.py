@@ -17,6 +17,7 @@ from broker.audit import Record
 from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
+    API_TOKEN_MARGIN_SECONDS,
     REVOCATION_MARGIN_SECONDS,
     AlertProgress,
     AlertStep,
@@ -39,7 +40,7 @@ from broker.state.sqlite_records import Row, insert, read_position
 from broker.state.sqlite_settling import Settling, hashed
 from broker.state.sqlite_worker import Worker
 
-_COLUMNS = "key, until, created_at, name, role, digest"
+_COLUMNS = "key, until, created_at, expires_at, name, role, digest, organization"
 
 
 class SQLiteState:
@@ -194,8 +195,9 @@ class SQLiteState:
 
     async def store_api_token(self, token: ApiToken) -> None:
         """As `State.store_api_token`."""
-        texts = map(to_bytes, (token.name, token.role, token.digest))
-        row = (to_bytes(token.id), token.expires_at, token.created_at, *texts)
+        texts = map(to_bytes, (token.name, token.role, token.digest, token.organization))
+        until = token.expires_at + API_TOKEN_MARGIN_SECONDS
+        row = (to_bytes(token.id), until, token.created_at, token.expires_at, *texts)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(token.created_at)
@@ -300,7 +302,15 @@ class SQLiteState:
         await self._writer.close()
 
 
-def _api_token(row: tuple[bytes, int, int, bytes, bytes, bytes]) -> ApiToken:
-    key, until, created_at, *texts = row
-    name, role, digest = map(to_text, texts)
-    return ApiToken(id=to_text(key), name=name, role=role, digest=digest, created_at=created_at, expires_at=until)
+def _api_token(row: tuple[bytes, int, int, int, bytes, bytes, bytes, bytes]) -> ApiToken:
+    key, _, created_at, expires_at, *texts = row
+    name, role, digest, organization = map(to_text, texts)
+    return ApiToken(
+        id=to_text(key),
+        name=name,
+        role=role,
+        digest=digest,
+        created_at=created_at,
+        expires_at=expires_at,
+        organization=organization,
+    )

@@ -20,7 +20,7 @@ from typing import Final
 
 from broker.state.sqlite_records import sweep
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -90,6 +90,14 @@ CREATE TABLE heads (
 PRAGMA user_version = 5;
 """
 
+_OWNERS = """
+ALTER TABLE api_tokens ADD COLUMN organization BLOB NOT NULL DEFAULT x'';
+ALTER TABLE api_tokens ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+-- From here on `until` is when a row goes, which is API_TOKEN_MARGIN_SECONDS later.
+UPDATE api_tokens SET expires_at = until, until = until + 2592000;
+PRAGMA user_version = 6;
+"""
+
 _ALERTS = """
 CREATE TABLE alert_progress (
     id INTEGER PRIMARY KEY CHECK (id = 1), step INTEGER NOT NULL, position BLOB NOT NULL
@@ -100,10 +108,10 @@ CREATE TABLE alert_queue (
     receiver BLOB NOT NULL, alert BLOB NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
-PRAGMA user_version = 6;
+PRAGMA user_version = 7;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _ALERTS)
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _ALERTS)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -168,7 +176,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Asked again: another process may have been first.
-        for step in _STEPS[_version(connection) :]:
+        for step in STEPS[_version(connection) :]:
             for statement in step.split(";\n"):
                 connection.execute(statement)
         connection.execute("COMMIT")

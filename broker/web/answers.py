@@ -55,11 +55,21 @@ class Json(Response):
         )
 
 
+_BEARER: Final = 'Bearer realm="API tokens"'
+_CHALLENGES: Final[dict[type[Refusal], str]] = {
+    refusals.NoCredentials: 'Basic realm="upload tokens", charset="UTF-8"',
+    refusals.NoApiToken: _BEARER,
+    refusals.InvalidApiToken: f'{_BEARER}, error="invalid_token"',
+    refusals.ExpiredApiToken: f'{_BEARER}, error="invalid_token", error_description="expired"',
+}
+"""What a 401 asks for. Of API tokens, as RFC 6750 section 3 has it."""
+
+
 def refused(refusal: Refusal, attempt_id: str) -> Response:
     """The answer to a refusal."""
     body, headers = refusal_body(refusal, attempt_id)
-    if isinstance(refusal, refusals.NoCredentials):
-        headers["WWW_Authenticate"] = 'Basic realm="upload tokens", charset="UTF-8"'
+    if challenge := _CHALLENGES.get(type(refusal)):
+        headers["WWW_Authenticate"] = challenge
     return Json(body, refusal.status, "application/problem+json", **headers)
 
 

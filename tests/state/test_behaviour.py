@@ -565,6 +565,15 @@ async def test_an_api_token_is_kept_by_its_id_until_it_is_removed(state: State) 
     assert await state.api_token(other.id) == other
 
 
+async def test_an_api_token_that_is_over_is_kept_for_a_while_so_that_it_is_known_for_what_it_was(state: State) -> None:
+    now = time.time()
+    token = ApiToken.make("exports", "owner", organization="acme", now=now - 2, seconds=1)[1]
+    await state.store_api_token(token)
+    await asyncio.sleep(0.01)
+    assert await state.api_token(token.id) == token
+    assert token.is_over(now)
+
+
 async def test_an_unknown_api_token_is_none(state: State) -> None:
     assert [await state.api_token(text) for text in HOSTILE] == [None] * len(HOSTILE)
     assert await state.remove_api_token("0123456789abcdef") is False

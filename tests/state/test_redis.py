@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from broker.api_tokens import ApiToken
 from broker.chain import Head
 from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
@@ -40,6 +41,16 @@ async def opened(url: str) -> AsyncIterator[State]:
         yield state
     finally:
         await state.close()
+
+
+async def test_an_api_token_that_an_older_broker_stored_has_no_organization(redis_server: RedisServer) -> None:
+    async with opened(redis_server.url + f"?prefix={{{uuid.uuid4().hex}}}") as state:
+        kept = ApiToken.make("devpi", "registry", now=time.time(), seconds=60)[1]
+        await state.store_api_token(kept)
+        with Redis(port=redis_server.port) as client:
+            (key,) = client.keys(f"*:api-token:{kept.id}")
+            assert client.hdel(key, "organization") == 1
+        assert await state.api_token(kept.id) == kept
 
 
 @pytest.fixture

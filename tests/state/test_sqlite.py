@@ -14,12 +14,21 @@ from pathlib import Path
 
 import pytest
 
+from broker.api_tokens import ApiToken
 from broker.chain import Verification
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
-from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, OverLimit, Settled, Spent
+from broker.state import (
+    API_TOKEN_MARGIN_SECONDS,
+    DEADLINE_SECONDS,
+    REVOCATION_MARGIN_SECONDS,
+    Claimed,
+    OverLimit,
+    Settled,
+    Spent,
+)
 from broker.state.sqlite import SQLiteState
-from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, SWEEP_AFTER, connect
+from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, STEPS, SWEEP_AFTER, connect
 from broker.state.sqlite_worker import Worker
 from tests.state.examples import claim, limit, record, settlement, unavailable_in_time
 from tests.state.processes import SPAWN, hold_lock, running, settle_one_token, settle_without_end
@@ -353,6 +362,30 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
 """
 """The schema as version 1 of it was released; it never changes."""
+
+
+async def test_an_api_token_of_an_older_broker_is_what_it_was(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for step in STEPS[:3]:
+            for statement in step.split(";\n"):
+                database.execute(statement)
+        database.execute(
+            "INSERT INTO api_tokens VALUES (CAST('0123456789abcdef' AS BLOB), 4000000000, 1000, CAST('devpi' AS BLOB),"
+            " CAST('registry' AS BLOB), CAST('digest' AS BLOB))"
+        )
+    state = SQLiteState(path, retention_days=30)
+    kept = await state.api_token("0123456789abcdef")
+    assert kept == ApiToken(
+        id="0123456789abcdef",
+        name="devpi",
+        role="registry",
+        digest="digest",
+        created_at=1000,
+        expires_at=4_000_000_000,
+        organization="",
+    )
+    await state.close()
+    assert rows(path, "SELECT until - expires_at FROM api_tokens") == [(API_TOKEN_MARGIN_SECONDS,)]
 
 
 async def test_a_folder_that_is_not_there_is_unavailable_until_it_is(tmp_path: Path) -> None:
