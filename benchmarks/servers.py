@@ -115,6 +115,7 @@ def broker(
         # The limiter counts every exchange, and never says no: a hundred repositories bring thousands a second.
         "BROKER_EXCHANGES_PER_MINUTE": "100000000",
         "BROKER_ALLOW_LOOPBACK_ISSUERS": "true",
+        "BROKER_DRAIN_SECONDS": "0",
         **registry,
     }
     command = Command(

@@ -20,6 +20,7 @@ from broker.policy.matching import Considered, Grant
 from broker.policy.model import Scope
 from broker.providers import Identity
 from broker.refusals import Refusal
+from broker.signing import Change
 
 RECORD_VERSION: Final = 1
 
@@ -46,10 +47,14 @@ _WHERE_KNOWN: Final = {
     "revoked": "revoked",
     "minted_until": "minted_until",
     "reason": "reason",
+    "key": "key",
+    "change": "change",
+    "signs_from": "signs_from",
+    "replica": "replica",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation"]
+Kind = Literal["mint", "upload", "download", "revocation", "keys"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -126,6 +131,14 @@ class Attempt:
     """Of those, the ones minted until then (epoch seconds)."""
     reason: str = ""
     """Why, in the words of whoever did it."""
+    key: str = ""
+    """Of a change of the broker's own signing keys: the key's id."""
+    change: Change | Literal[""] = ""
+    """What happened to it."""
+    signs_from: str = ""
+    """From when it signs, where its file says so."""
+    replica: str = ""
+    """The name of the machine that saw the change first, or made it."""
     refusal: Refusal | None = field(default=None)
     began: float = field(default_factory=perf_counter, repr=False, compare=False)
     """By a clock that only measures: nothing is decided by it."""

@@ -65,6 +65,7 @@ def variables(folder: Path, ci: FakeCI, **settings: str) -> dict[str, str]:
         "registry_url": "http://127.0.0.1:9/",
         "spool": str(written.spool),
         "allow_loopback_issuers": "true",
+        "drain_seconds": "0",
         "exchanges_per_minute": "100000",
         **settings,
     }

@@ -13,6 +13,7 @@ from broker.keys import IssuerKeys
 from broker.metrics.counting import Key
 from broker.policy.matching import require_current
 from broker.reload import PoliciesInForce
+from broker.signing_files import KeysInForce
 
 _PROCESS = ProcessCollector(registry=None)  # reads /proc; where there is none, it tells nothing
 
@@ -22,6 +23,7 @@ class Standing:
     """Whom to ask."""
 
     policies: PoliciesInForce
+    signing: KeysInForce
     keys: IssuerKeys
     places: Places
     clock: Callable[[], float]
@@ -35,6 +37,7 @@ class Standing:
             ("broker_workers",): 1,
             **self._policies(),
             **self._keys(),
+            **self._signing(),
             **self._places(),
             **{(one.name,): one.value for family in _PROCESS.collect() for one in family.samples},
         }
@@ -63,6 +66,10 @@ class Standing:
             if stands.age_seconds is not None:
                 told["broker_issuer_keys_age_seconds", name] = stands.age_seconds
         return told
+
+    def _signing(self) -> dict[Key, float]:
+        failing = self.signing.failing
+        return {("broker_signing_keys_failing_seconds",): 0 if failing is None else self.clock() - failing.since}
 
     def _places(self) -> dict[Key, float]:
         everything, held = self.places.everything, self.places.held

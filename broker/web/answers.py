@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import refusals
 from broker.audit import new_attempt_id
+from broker.leaving import Leaving
 from broker.logs import logger
 from broker.metrics.counting import Counts
 from broker.refusals import Refusal
@@ -42,7 +43,7 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Json(Response):
-    """A JSON answer that no cache keeps: it may hold a token, or depend on one."""
+    """A JSON answer that no cache keeps, if it does not say so: it may hold a token, or depend on one."""
 
     media_type = "application/json"
 
@@ -89,10 +90,11 @@ class Attempts:
     answered without detail.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float], counts: Counts) -> None:
+    def __init__(self, app: ASGIApp, clock: Callable[[], float], counts: Counts, leaving: Leaving) -> None:
         self.app = app
         self.clock = clock
         self.counts = counts
+        self.leaving = leaving
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -108,6 +110,8 @@ class Attempts:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message["headers"], (ATTEMPT_HEADER.lower().encode(), attempt_id.encode())]
+                if self.leaving.begun:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from broker import logs
+from broker.leaving import Leaving
 from broker.metrics.counting import Counts
 from broker.refusals import RequestTooLarge
 from broker.web import uploads
@@ -26,7 +27,7 @@ async def test_a_bug_is_a_500_without_detail_and_an_error_in_the_log(capsys: pyt
         raise RuntimeError("a secret of ours")
 
     logs.configure("info")
-    transport = httpx.ASGITransport(Attempts(broken, clock=lambda: 1.0, counts=Counts(tuple)))
+    transport = httpx.ASGITransport(Attempts(broken, clock=lambda: 1.0, counts=Counts(tuple), leaving=Leaving(0)))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/")
     assert (answer.status_code, answer.json()["message"]) == (500, "internal error")
@@ -50,7 +51,9 @@ async def test_a_bug_after_the_answer_began_adds_nothing_to_it() -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request"}
 
-    await Attempts(broken, clock=lambda: 1.0, counts=Counts(tuple))({"type": "http", "path": "/"}, receive, send)
+    await Attempts(broken, clock=lambda: 1.0, counts=Counts(tuple), leaving=Leaving(0))(
+        {"type": "http", "path": "/"}, receive, send
+    )
     assert sent == ["http.response.start"]
 
 
