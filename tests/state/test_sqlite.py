@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.chain import Verification
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, OverLimit, Settled, Spent
@@ -435,6 +436,45 @@ async def test_what_is_over_is_swept_and_what_is_not_stays(path: Path, state: SQ
     assert rows(path, "SELECT count(*) FROM limits") == [(0,)]
     assert rows(path, "SELECT CAST(sha256 AS TEXT) FROM files") == [("new",)]
     assert rows(path, "SELECT count(*), min(at) FROM records") == [(3 * SWEEP_AFTER, later)]
+
+
+async def test_records_are_swept_from_the_front_and_the_chain_tells_so(state: SQLiteState) -> None:
+    """Also where one was appended long after its attempt began: never one in the middle of a chain."""
+    start, day = 1_700_000_000.0, 86400
+    for _ in range(3):
+        await state.append(record(at=start, organization="bolt"))
+    ages = [start, start + 5 * day, start, start + 20 * day]
+    for at in ages:
+        await state.append(record(at=at))
+    before = await state.records_after("", 100)
+    for _ in range(2 * SWEEP_AFTER):
+        await state.append(record(at=start + 31 * day, organization=""))
+    await state.ping()
+    heads, kept = await state.heads(), await state.records_after("", 3)
+    assert [one.sequence for one in kept] == [2, 3, 4], "the third is old, and stands behind one that is not"
+    assert (heads["acme"].swept_sequence, heads["acme"].swept_link) == (1, before[3].link)
+    assert (heads["bolt"].swept_sequence, heads["bolt"].swept_link) == (3, before[2].link)
+    verification = Verification(heads)
+    verification.follow(await state.records_after("", 10_000))
+    verification.finish()
+    assert verification.findings == []
+
+
+async def test_records_from_before_the_chain_are_kept_beside_it(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(VERSION_1)
+        row = "(0, CAST('acme' AS BLOB), x'01', x'', CAST('old' AS BLOB))"
+        database.execute(f"INSERT INTO records (at, organization, attempt, receipt, body) VALUES {row}")
+        database.commit()
+    state = SQLiteState(path, retention_days=30)
+    await state.append(record(body="new"))
+    kept = await state.records_after("", 10)
+    assert [(one.sequence, one.body) for one in kept] == [(0, "old"), (1, "new")]
+    verification = Verification(await state.heads())
+    verification.follow(kept)
+    verification.finish()
+    assert (verification.unchained, verification.findings) == (1, [])
+    await state.close()
 
 
 async def test_a_large_heap_is_swept_in_small_slices(path: Path, state: SQLiteState) -> None:
