@@ -7,6 +7,7 @@ Whoever changes keys holds the folder's lock, so of two at once the second sees 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -50,10 +51,15 @@ class KeyFiles:
         """Writes a new key: into a new file of the folder, or behind the others of the one file.
 
         Whoever may read the key that is there last may read the new one, and nobody else.
+
+        Raises:
+            OSError: it cannot be written, or there is such a file.
         """
         last, keys = self.each[-1]
         like = last.stat()
         if self.path.is_dir():
+            if (self.path / name).exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
             return _put(self.path / name, key.text(), like)
         return _put(last, b"".join(one.text() for one in (*keys, key)), like)
 

@@ -83,7 +83,7 @@ def _add_path(parser: argparse.ArgumentParser) -> None:
 
 def _delay(text: str) -> int:
     try:
-        told = seconds(text)
+        told = 0 if text == "0s" else seconds(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     if told > LONGEST_DELAY_SECONDS:
@@ -181,7 +181,7 @@ def _rotate(kept: KeyFiles, now: float, after: int) -> tuple[list[SigningKey], l
     if last.signs_from <= now:
         # Later than every other, to the second that files can say.
         made = [SigningKey.new(announced_at=int(now), signs_from=max(math.ceil(now) + after, last.signs_from + 1))]
-        kept.add(made[0], _name(now))
+        kept.add(made[0], _name(made[0].signs_from))  # later than every other, too
         kept = KeyFiles.read(kept.path)
     kept.remove(over)
     return made, over

@@ -90,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
         "server_header": False,
         "proxy_headers": False,  # nothing is decided, or recorded, by a caller's address
         "timeout_graceful_shutdown": chosen.shutdown_seconds,
-        # A worker answers once it has its modules. On a machine that is busy they take longer than uvicorn's 5 s, and it
-        # would be ended and begun again for ever.
+        # A worker answers once it has its modules. On a busy machine that takes longer than uvicorn's 5 s, and it would
+        # be ended and begun again for ever.
         "timeout_worker_healthcheck": 30,
     }
     return _serve(app, leaving, chosen, server)

@@ -1,0 +1,1 @@
+"""Trials: what takes minutes, run by hand. `python -m tests.trials.NAME --help`."""
