@@ -258,6 +258,7 @@ class _Parts:
             with on_hangup, self.leaving.at_sigterm():
                 yield
         finally:
+            await self.leaving.last_requests()
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)

@@ -22,6 +22,9 @@ from broker.logs import logger
 LINGER_SECONDS: Final = 0.3
 """In which those that had begun are taken."""
 
+CUT_OFF_SECONDS: Final = 5.0
+"""For what a request that is cut off still has to write to the state: two operations, of 2 s at most."""
+
 _SO_ATTACH_FILTER: Final = 26
 _DROP_SYN: Final = (
     (0x30, 0, 0, 13),  # the flags of the TCP header
@@ -45,7 +48,16 @@ class Leaving:
         self._seconds = seconds
         self.listener = listener
         self.begun = False
+        self.under_way = 0
+        """Requests that are not answered yet."""
         self._timer: asyncio.TimerHandle | None = None
+
+    async def last_requests(self) -> None:
+        """Waits for those that the server cut off to note what became of them; not for long."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CUT_OFF_SECONDS
+        while self.under_way and loop.time() < until:  # noqa: ASYNC110 - nobody is woken for each request
+            await asyncio.sleep(0.02)
 
     @contextlib.contextmanager
     def at_sigterm(self) -> Iterator[None]:

@@ -104,6 +104,7 @@ class Attempts:
         attempt_id = new_attempt_id(self.clock())
         scope["attempt"] = attempt_id
         started = False
+        self.leaving.under_way += 1
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
@@ -126,6 +127,14 @@ class Attempts:
             response = answer(error, scope, attempt_id)
             if not started:
                 await response(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server does so when its time to end is up
+            if not started:
+                refusal = refusals.BrokerEnding()
+                self.counts.refusal(refusal)
+                await refused(refusal, attempt_id)(scope, receive, send_with_id)
+            raise
+        finally:
+            self.leaving.under_way -= 1
 
 
 def answer(error: Exception, scope: Scope, attempt_id: str) -> Response:

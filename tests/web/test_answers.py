@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -34,6 +35,27 @@ async def test_a_bug_is_a_500_without_detail_and_an_error_in_the_log(capsys: pyt
     assert "secret" not in answer.text
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["level"], told["attempt"]) == ("error", answer.headers["attempt-id"])
+
+
+async def test_what_is_cut_off_after_the_answer_began_adds_nothing_to_it() -> None:
+    sent: list[str] = []
+
+    async def answers(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise asyncio.CancelledError
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict)
+        sent.append(message["type"])
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request"}
+
+    leaving = Leaving(0)
+    served = Attempts(answers, clock=lambda: 1.0, counts=Counts(tuple), leaving=leaving)
+    with pytest.raises(asyncio.CancelledError):
+        await served({"type": "http", "path": "/"}, receive, send)
+    assert (sent, leaving.under_way) == (["http.response.start"], 0)
 
 
 async def test_a_bug_after_the_answer_began_adds_nothing_to_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker import refusals
+from tests import test_leaving
 from tests.web import (
     test_forward,
     test_many_uploads,
@@ -22,4 +23,5 @@ def test_every_refusal_has_its_row() -> None:
     provoked |= {row.code for row in test_written_once.ROWS} | {test_written_once.IN_PROGRESS}
     provoked |= {test_several_registries.NOT_ADMITTED} | test_reads.PROVOKED
     provoked |= test_many_uploads.PROVOKED | test_forward.PROVOKED
+    provoked |= {test_leaving.CUT_OFF}
     assert provoked == {refusal.code for refusal in refusals.every()}
