@@ -62,6 +62,8 @@ class Plan:
     rounds: tuple[int, int] = (2, 2)
     """How many replicas are restarted before the new key signs, and after."""
     drain_seconds: float = 3.0
+    pause_seconds: float = 0.0
+    """Between two of one publisher."""
     workers: int = 1
 
 
@@ -145,6 +147,7 @@ class Load:
     folder: Path
     environment: Mapping[str, str]
     report: Report
+    pause_seconds: float
     files: dict[str, str] = field(default_factory=dict)
     """All that was published: name -> sha256."""
     enough: threading.Event = field(default_factory=threading.Event)
@@ -154,6 +157,7 @@ class Load:
         """Publishes until there was enough."""
         while not self.enough.is_set():
             self.publish()
+            self.enough.wait(self.pause_seconds)
 
     def publish(self) -> None:
         """One `uv publish` of a wheel that is new."""
@@ -207,6 +211,7 @@ def rotate_under_load(folder: Path, plan: Plan, state_url: str, say: Callable[[s
                 "UV_HTTP_RETRIES": "0",  # what is to be shown is that nothing fails, not that it is tried again
             },
             report=report,
+            pause_seconds=plan.pause_seconds,
         )
         with _publishing(load, plan.publishers):
             _wait_until(lambda: bool(report.published))
@@ -311,13 +316,16 @@ def main() -> int:
     parser.add_argument("--state", choices=["sqlite", "redis"], default="redis", help="what replicas share")
     parser.add_argument("--workers", type=int, default=1, help="worker processes of each replica (default: 1)")
     parser.add_argument("--publishers", type=int, default=2, help="how many publish at once (default: 2)")
+    parser.add_argument(
+        "--drain", type=float, default=3.0, help="BROKER_DRAIN_SECONDS (default: 3); without any, some fail"
+    )
     args = parser.parse_args()
     began = time.monotonic()
 
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", file=sys.stderr)
 
-    plan = Plan(seconds=args.seconds, workers=args.workers, publishers=args.publishers)
+    plan = Plan(seconds=args.seconds, workers=args.workers, publishers=args.publishers, drain_seconds=args.drain)
     with contextlib.ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="rotation-")))
         state_url = f"sqlite:///{folder / 'state.db'}"
