@@ -303,6 +303,19 @@ class MemberExpired(Refusal):
     remedy = "An admin of the organization extends the member's `until`."
 
 
+class SwitchedOff(Refusal):
+    """What the token comes from is switched off for now: its issuer, organization or publisher, or the whole index.
+
+    The index operator threw that switch, or one of the organization's owners.
+    """
+
+    code, status = "switched-off", 403
+    remedy = (
+        "Ask the index operator, or an owner of the organization: `broker disabled` shows why, and `broker enable` "
+        "switches it on again."
+    )
+
+
 class MemberNotPermitted(Refusal):
     """The actor is a member, but has no right to upload to what the publisher publishes, or to read what it reads."""
 
@@ -328,10 +341,13 @@ class PrefixNotExpressible(Refusal):
 
 
 class RateLimited(Refusal):
-    """Too many exchanges came from this source in a short time."""
+    """Too many exchanges came in a short time, or too many attempts that were refused."""
 
     code, status = "rate-limited", 429
-    remedy = "Wait as long as Retry-After says."
+    remedy = (
+        "Wait as long as Retry-After says. The detail says what is counted: exchanges of one repository, organization "
+        "or issuer, or what is refused of one address, which others may share."
+    )
 
 
 class ReplayedToken(Refusal):
@@ -657,6 +673,30 @@ class ApiBusy(Refusal):
 
     code, status = "api-busy", 429
     remedy = "Wait as long as Retry-After says; ask for one page after the other, and read exports as fast as you can."
+
+
+class InvalidBody(Refusal):
+    """The body is not the JSON object that this route of the API reads."""
+
+    code, status = "invalid-body", 422
+    remedy = "Send the fields that the HTTP reference names, each of its type, and no others."
+
+
+class UnknownSubject(Refusal):
+    """What is to be revoked or switched is nothing that there can be, or that the policies have."""
+
+    code, status = "unknown-subject", 422
+    remedy = (
+        "Write it as the policies and the audit records do: `publisher acme/widgets-release`. What policies have no "
+        "more, an operator can still revoke and switch."
+    )
+
+
+class SwitchHeld(Refusal):
+    """The index operator threw this switch, and an owner of the organization cannot lift it."""
+
+    code, status = "switch-held", 403
+    remedy = "Ask the index operator; `GET /api/switches` shows the reason."
 
 
 # --- The registry ----------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from typing import Final
 
 from broker.state.sqlite_records import sweep
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -98,6 +98,13 @@ UPDATE api_tokens SET expires_at = until, until = until + 2592000;
 PRAGMA user_version = 6;
 """
 
+_SWITCHES = """
+CREATE TABLE switches (
+    subject BLOB, thrower BLOB, at INTEGER NOT NULL, reason BLOB NOT NULL, PRIMARY KEY (subject, thrower)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 7;
+"""
+
 _ALERTS = """
 CREATE TABLE alert_progress (
     id INTEGER PRIMARY KEY CHECK (id = 1), step INTEGER NOT NULL, position BLOB NOT NULL
@@ -108,10 +115,10 @@ CREATE TABLE alert_queue (
     receiver BLOB NOT NULL, alert BLOB NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
 ) STRICT;
 CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
-PRAGMA user_version = 7;
+PRAGMA user_version = 8;
 """
 
-STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _ALERTS)
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES, _ALERTS)
 """What brings a file of each version to the next, from an empty one on."""
 
 

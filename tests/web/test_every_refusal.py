@@ -12,6 +12,7 @@ from tests.web import (
     test_oauth,
     test_protocol,
     test_reads,
+    test_recalls,
     test_several_registries,
     test_upload_refusals,
     test_written_once,
@@ -24,4 +25,5 @@ def test_every_refusal_has_its_row() -> None:
     provoked |= {row.code for row in test_written_once.ROWS} | {test_written_once.IN_PROGRESS}
     provoked |= {test_several_registries.NOT_ADMITTED} | test_reads.PROVOKED
     provoked |= test_many_uploads.PROVOKED | test_forward.PROVOKED | test_api.PROVOKED | test_api_audit.PROVOKED
+    provoked |= test_recalls.PROVOKED
     assert provoked == {refusal.code for refusal in refusals.every()}
