@@ -23,9 +23,14 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
+from broker.addresses import TrustedProxies
+from broker.alerts import receivers
+from broker.alerts.standing import Watch
+from broker.alerts.webhooks import Webhooks
+from broker.alerts.worker import Alerting
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
-from broker.exchange import Exchange
+from broker.exchange import Exchange, Rates
 from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
@@ -39,11 +44,14 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.minting import Minter, SigningKey, SigningKeys
+from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
+from broker.sources import Sources
 from broker.state import State
 from broker.state.opening import open_state
+from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
 from broker.web import api, downloads, forward, oauth, operations, publishing, recalls, uploads
 from broker.web.answers import Attempts, refuse_unrouted
@@ -97,7 +105,14 @@ def create_app(
         lifespan=parts.lifespan,
         middleware=[
             *([] if parts.traces is None else [Middleware(FollowTraces)]),
-            Middleware(Attempts, clock=clock, counts=parts.counts),
+            Middleware(
+                Attempts,
+                clock=clock,
+                counts=parts.counts,
+                sources=parts.sources,
+                proxies=TrustedProxies.parse(chosen.trusted_proxies),
+                asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
+            ),
         ],
         exception_handlers={HTTPException: refuse_unrouted},
     )
@@ -132,13 +147,36 @@ class _Parts:
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
-        standing = Standing(policies=policies, keys=self.keys, places=self.places, clock=clock, version=__version__)
-        self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
+        self.sources = Sources(
+            state=self.state,
+            per_minute=chosen.refusals_per_minute,
+            in_all_per_minute=chosen.refusals_per_minute_in_all,
+            clock=clock,
+            publish_record=self._publish_record,
+        )
+        self.rates = Rates(
+            per_repository=chosen.exchanges_per_minute,
+            per_organization=chosen.exchanges_per_minute_per_organization,
+            per_issuer=chosen.exchanges_per_minute_per_issuer,
+        )
+        self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
+        standing = Standing(
+            policies=policies,
+            keys=self.keys,
+            places=self.places,
+            sources=self.sources,
+            clock=clock,
+            version=__version__,
+            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
+        )
+        pulse = Pulse(self.state)
+        self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
         self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
         callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
-            *operations.routes(self.indexes[0].exchange, policies),
+            *operations.routes(self.indexes[0].exchange, policies, pulse),
             *api.routes(callers),
             *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
@@ -152,7 +190,8 @@ class _Parts:
         exchange = Exchange(
             index="" if self.chosen.registries is None else one.name,
             audience=one.audience,
-            exchanges_per_minute=self.chosen.exchanges_per_minute,
+            rates=self.rates,
+            sources=self.sources,
             policies=lambda: self.policies.current,
             keys=self.keys,
             minter=minter,
@@ -190,6 +229,18 @@ class _Parts:
         self.counts.attempt(attempt)
         if self.traces is not None:
             self.traces.attempt(attempt, record.organization)
+
+    def _alerting(self, file: Path) -> Alerting:
+        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers_transport = transport = webhook_transport()
+        return Alerting(
+            told,
+            state=self.state,
+            webhooks=Webhooks(transport=transport, clock=self.clock, user_agent=USER_AGENT),
+            watch=Watch(policies=self.policies, keys=self.keys, clock=self.clock),
+            counts=self.counts,
+            clock=self.clock,
+        )
 
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
@@ -236,7 +287,10 @@ class _Parts:
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
+            asyncio.create_task(self.sources.keep_told()),
         ]
+        if self.alerting is not None:
+            work.append(asyncio.create_task(self.alerting.keep_going()))
         try:
             with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
                 yield
@@ -244,9 +298,13 @@ class _Parts:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            with contextlib.suppress(StateUnavailable):
+                await self.sources.tell()
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
+            if self.receivers_transport is not None:
+                await self.receivers_transport.aclose()
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
@@ -317,6 +375,15 @@ def _client(
         follow_redirects=False,
         headers={"User-Agent": USER_AGENT},
     )
+
+
+def webhook_transport() -> httpx.AsyncHTTPTransport:
+    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs.
+
+    A slow receiver keeps its connection to itself: there are as many as receivers.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 def _open_state(chosen: Settings) -> State:

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
+from broker.addresses import NOWHERE, Source
 from broker.api_tokens import ApiToken
 from broker.minting import NOT_NARROWED, Narrowing
 from broker.policy.matching import Considered, Grant
@@ -51,10 +52,11 @@ _WHERE_KNOWN: Final = {
     "by": "by",
     "reason": "reason",
     "asked": "asked",
+    "unrecorded": "unrecorded",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation", "switch", "api"]
+Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -89,6 +91,8 @@ class Attempt:
     id: str
     started_at: float
 
+    source: Source = NOWHERE
+    """Where the request came from."""
     index: str = ""
     """The registry's name, where the broker stands in front of several."""
     generation: str = ""
@@ -141,6 +145,8 @@ class Attempt:
     """The API token that was shown, by its id: where it was refused as invalid, that was another secret's bearer."""
     asked: str = ""
     """Of the API: the method and the path."""
+    unrecorded: dict[str, int] = field(default_factory=dict)
+    """Of attempts that left no record of their own: how many were refused with which code."""
     refusal: Refusal | None = field(default=None)
     began: float = field(default_factory=perf_counter, repr=False, compare=False)
     """By a clock that only measures: nothing is decided by it."""
@@ -160,11 +166,13 @@ class Attempt:
         return Record(
             attempt=self.id,
             at=self.started_at,
-            organization=self._organization(),
+            organization=self.concerns,
             body=_encode(self._fields()),
         )
 
-    def _organization(self) -> str:
+    @property
+    def concerns(self) -> str:
+        """The organization whose attempt it is; empty where none was found."""
         if self.grant is not None:
             return self.grant.organizations[0]
         if self.publishers:
@@ -178,7 +186,7 @@ class Attempt:
             "at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
             "kind": self.kind,
             "decision": "refused" if self.refusal else "allowed",
-            "organization": self._organization(),
+            "organization": self.concerns,
             "generation": self.generation,
             "issuer": self.issuer,
         }
@@ -188,6 +196,8 @@ class Attempt:
                 fields["expected"] = self.refusal.expected
         if self.caller is not None:
             fields["caller"] = {"token": self.caller.id, "name": self.caller.name, "role": self.caller.role}
+        if self.source.name:
+            fields["source"] = self.source.name
         if self.identity is not None:
             fields["identity"] = self.identity.as_claims()
         if self.considered and (self.refusal is not None or len(self.considered) > 1):

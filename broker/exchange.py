@@ -8,11 +8,12 @@ token up, and without a record no token is answered.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker import refusals, tokens
+from broker.addresses import NOWHERE, Source
 from broker.audit import Attempt, Kind, Record
 from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
@@ -23,8 +24,48 @@ from broker.policy.matching import Grant
 from broker.policy.model import SCOPES, Issuer, Policies, Scope
 from broker.policy.subjects import left_of, subjects_of, switches_of
 from broker.providers import Identity
+from broker.sources import Sources
 from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State, SwitchedOff
 from broker.tokens import Claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How many exchanges a minute may bring. All are counted in the settlement, or none of them."""
+
+    per_repository: int
+    """Or project, or service account."""
+    per_organization: int = 0
+    """0 for any number."""
+    per_issuer: int = 0
+    """0 for any number."""
+
+    def limits(self, issuer: Issuer, identity: Identity, organizations: Iterable[str]) -> tuple[Limit, ...]:
+        """What an exchange counts for."""
+        counted = [(f"mint {issuer.url} {getattr(identity, identity.source)}", self.per_repository)]
+        if self.per_organization:
+            counted += [(f"mint-organization {name}", self.per_organization) for name in organizations]
+        if self.per_issuer:
+            counted.append((f"mint-issuer {issuer.url}", self.per_issuer))
+        return tuple(Limit(key=key, burst=burst, per_seconds=60) for key, burst in counted)
+
+    def again(self, spend: str) -> Limit:
+        """What it counts for where its identity token was exchanged before: whoever has a copy of that token could use
+        up the repository's limit with it, or the organization's, or the issuer's.
+        """
+        return Limit(key=f"mint-again {spend}", burst=self.per_repository, per_seconds=60)
+
+    def what(self, key: str) -> str:
+        """In words, what such a limit is of."""
+        return _OF[key.partition(" ")[0]]
+
+
+_OF: Final = {
+    "mint": "this repository, project or account",
+    "mint-organization": "this organization",
+    "mint-issuer": "this issuer",
+    "mint-again": "this one identity token",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +76,9 @@ class Exchange:
     """The registry's name, where there are several: records say it."""
     audience: str
     """What identity tokens must carry in `aud`."""
-    exchanges_per_minute: int
-    """For one source (repository, project, service account)."""
+    rates: Rates
+    sources: Sources
+    """Refused attempts are recorded there."""
     policies: Callable[[], Policies]
     """The policies in force; read once for each attempt."""
     keys: IssuerKeys
@@ -57,11 +99,11 @@ class Exchange:
         """Of PEP 807, what can be asked for. devpi counts no uses."""
         return (MULTI_USE,) if self.devpi else FEATURES
 
-    def attempt(self, kind: Kind, attempt_id: str) -> Attempt:
+    def attempt(self, kind: Kind, attempt_id: str, source: Source = NOWHERE) -> Attempt:
         """The notebook of an attempt at this index that begins now."""
-        return Attempt(kind=kind, id=attempt_id, started_at=self.clock(), index=self.index)
+        return Attempt(kind=kind, id=attempt_id, started_at=self.clock(), index=self.index, source=source)
 
-    async def mint(self, request: Awaitable[MintRequest], attempt_id: str) -> MintedToken:
+    async def mint(self, request: Awaitable[MintRequest], attempt_id: str, source: Source = NOWHERE) -> MintedToken:
         """Decides one exchange, and records it.
 
         Args:
@@ -70,7 +112,7 @@ class Exchange:
         Raises:
             Refusal: with its record written; or StateUnavailable, when it could not be.
         """
-        attempt = self.attempt("mint", attempt_id)
+        attempt = self.attempt("mint", attempt_id, source)
         try:
             return await self._decide(request, attempt)
         except refusals.Refusal as refusal:
@@ -78,13 +120,13 @@ class Exchange:
             await self.record(attempt)
             raise
 
-    async def burn(self, text: str, attempt_id: str) -> bool:
+    async def burn(self, text: str, attempt_id: str, source: Source = NOWHERE) -> bool:
         """Revokes an upload token. What is no token of this index changes nothing, and is False.
 
         Raises:
             StateUnavailable: the revocation could not be kept. Clients repeat the call then.
         """
-        attempt = self.attempt("revocation", attempt_id)
+        attempt = self.attempt("revocation", attempt_id, source)
         try:
             token = self.minter.read(text, attempt.started_at)
         except refusals.Refusal:
@@ -128,12 +170,15 @@ class Exchange:
         """Stores an attempt's record, and tells the log and the metrics of it.
 
         Raises:
+            RateLimited: the attempt was refused, as many before it, and left no record of its own.
             StateUnavailable
         """
+        if attempt.refusal is not None:  # the step that refused is not through, and would be counted as this one
+            await self.sources.record(attempt, attempt.refusal)
+            return
         record = attempt.record()
         await self.state.append(record)
-        if attempt.refusal is None:  # else the step that refused is not through, and would be counted as this one
-            attempt.passed("state")
+        attempt.passed("state")
         self.publish_record(attempt, record)
 
     async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
@@ -212,11 +257,13 @@ class Exchange:
         off: frozenset[str],
     ) -> MintedToken | SwitchedOff:
         record = attempt.record()
+        spend = f"{issuer.url} {claims.fingerprint}"
         outcome = await self.state.settle(
             Settlement(
                 now=now,
-                limits=(self._limit(issuer, identity),),
-                spend=f"{issuer.url} {claims.fingerprint}",
+                limits=self.rates.limits(issuer, identity, attempt.grant.organizations if attempt.grant else ()),
+                again=self.rates.again(spend),
+                spend=spend,
                 spend_until=claims.replayable_until,
                 receipt=minted.receipt,
                 pins=_first_uses(attempt, identity),
@@ -234,9 +281,11 @@ class Exchange:
             case SwitchedOff():
                 attempt.token_id, attempt.expires_at = "", 0
                 return outcome
-            case OverLimit(retry_after_seconds=seconds):
+            case OverLimit(retry_after_seconds=seconds, key=key):
                 attempt.token_id, attempt.expires_at = "", 0
-                raise refusals.RateLimited(retry_after_seconds=seconds)
+                raise refusals.RateLimited(
+                    f"too many exchanges in a short time for {self.rates.what(key)}", retry_after_seconds=seconds
+                )
             case taken:
                 pin = taken.pin
                 attempt.token_id, attempt.expires_at = "", 0
@@ -271,10 +320,6 @@ class Exchange:
             raise refusals.SwitchedOff("what the identity token was exchanged for before is switched off since")
         await self.record(attempt)
         return minted
-
-    def _limit(self, issuer: Issuer, identity: Identity) -> Limit:
-        source = getattr(identity, identity.source)
-        return Limit(key=f"mint {issuer.url} {source}", burst=self.exchanges_per_minute, per_seconds=60)
 
     async def _ask(
         self,

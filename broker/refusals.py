@@ -341,10 +341,13 @@ class PrefixNotExpressible(Refusal):
 
 
 class RateLimited(Refusal):
-    """Too many exchanges came from this source in a short time."""
+    """Too many exchanges came in a short time, or too many attempts that were refused."""
 
     code, status = "rate-limited", 429
-    remedy = "Wait as long as Retry-After says."
+    remedy = (
+        "Wait as long as Retry-After says. The detail says what is counted: exchanges of one repository, organization "
+        "or issuer, or what is refused of one address, which others may share."
+    )
 
 
 class ReplayedToken(Refusal):

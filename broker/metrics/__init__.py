@@ -20,7 +20,7 @@ from broker.metrics.page import page
 from broker.metrics.sheets import Folder, Sheet, sheet_of, together
 from broker.metrics.standing import Standing
 from broker.policy.subjects import counted
-from broker.state import State
+from broker.state.pulse import Pulse
 
 WRITE_SECONDS: Final = 1.0
 """Between two sheets of a worker."""
@@ -30,7 +30,7 @@ class Metrics:
     """The figures of one process, and through a folder those of its fellow workers."""
 
     def __init__(
-        self, counts: Counts, standing: Standing, state: State, folder: Path | None, clock: Callable[[], float]
+        self, counts: Counts, standing: Standing, pulse: Pulse, folder: Path | None, clock: Callable[[], float]
     ) -> None:
         """Nothing is read or written yet.
 
@@ -39,7 +39,7 @@ class Metrics:
         """
         self._counts = counts
         self._standing = standing
-        self._state = state
+        self._pulse = pulse
         self._folder = None if folder is None else Folder(folder, clock)
 
     async def page(self) -> bytes:
@@ -83,8 +83,7 @@ class Metrics:
 
     async def _of_state(self) -> dict[Key, float]:
         try:
-            await self._state.ping()
-            off = counted(switch.subject for switch in await self._state.switches())
+            off = counted(switch.subject for switch in await self._pulse.beat())
         except refusals.StateUnavailable:
             return {("broker_state_reachable",): 0}
         return {

@@ -82,6 +82,9 @@ class Settlement:
 
     now: float
     limits: tuple[Limit, ...]
+    again: Limit | None = None
+    """Counted in place of those where the token was spent before: who shows one token again and again uses up nothing
+    that others need."""
     spend: str
     """The key of the identity token: issuer and fingerprint."""
     spend_until: int
@@ -102,7 +105,8 @@ class Settlement:
         """
         if self.spend_until <= self.now:
             raise ValueError("a token whose time is over cannot be spent: it would be forgotten at once")
-        if len(self.limits) > 1 and len({limit.key for limit in self.limits}) != len(self.limits):
+        keys = [limit.key for limit in (*self.limits, *([self.again] if self.again else ()))]
+        if len(set(keys)) != len(keys):
             raise ValueError("a limit stands twice in one settlement")
         if len(self.pins) > 1 and len({(pin.publisher, pin.field) for pin in self.pins}) != len(self.pins):
             raise ValueError("a pin stands twice in one settlement")
@@ -115,15 +119,17 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverLimit:
-    """Nothing was written."""
+    """Nothing was counted; of a settlement, nothing was written."""
 
     retry_after_seconds: int
     """Rounded up, at least 1; by then every limit has room for one, if nobody else takes it."""
+    key: str
+    """Of the limit that has to be waited for longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """The token was spent before; nothing was written but the count of limits."""
+    """The token was spent before; nothing was written but the count of `again`."""
 
     receipt: str
     """Of the first time; empty where the first record is older than the retention and gone."""
@@ -227,6 +233,70 @@ class StoredKeys:
     """The JWKS, JSON."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertProgress:
+    """How far the audit records were looked at for alerts."""
+
+    step: int = 0
+    """Counts what moved it; 0 where nothing did yet."""
+    position: str = ""
+    """Of the last record that was looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memorized:
+    """What the rules of alerts remember under a key."""
+
+    text: str
+    until: int
+    """Epoch seconds; kept until then, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertToSend:
+    """One alert on its way to one receiver."""
+
+    receiver: str
+    id: str
+    at: float
+    """Epoch seconds, when it was queued."""
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertStep:
+    """What looking at some records changes, to be done as a whole or not at all."""
+
+    now: float
+    since: AlertProgress
+    """What was read before: whoever moved it meanwhile did this work already."""
+    position: str
+    """Of the last record that was looked at."""
+    memory: Mapping[str, Memorized]
+    queue: tuple[AlertToSend, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingAlert:
+    """The place of an alert in its receiver's queue, and the alert."""
+
+    place: str
+    alert: AlertToSend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits for one receiver."""
+
+    alerts: int = 0
+    oldest_at: float | None = None
+    """Epoch seconds; None where nothing waits."""
+
+
+ALERTS_KEPT_SECONDS: Final = 30 * 86_400
+"""How long an alert waits for a receiver that takes none."""
+
+
 class State(Protocol):
     """What the broker remembers.
 
@@ -236,14 +306,18 @@ class State(Protocol):
     async def settle(self, settlement: Settlement) -> Outcome:
         """Atomically: asks the switches, counts the limits, spends the token, records pins, appends the record.
 
-        In this order, and the first that says no ends it. Of any number of calls with one `spend` key, at any number
-        of replicas, exactly one is `Settled` until `spend_until`; the same attempt again is `Settled` again. A pin
-        that is recorded with the same value already is no conflict. Whatever is not `Settled` when a switch has been
-        thrown, at any replica, is not until it is lifted.
+        In this order, and the first that says no ends it; of a token that was spent before, `again` alone is counted.
+        Of any number of calls with one `spend` key, at any number of replicas, exactly one is `Settled` until
+        `spend_until`; the same attempt again is `Settled` again. A pin that is recorded with the same value already is
+        no conflict. Whatever is not `Settled` when a switch has been thrown, at any replica, is not until it is lifted.
         """
 
-    async def append(self, record: Record) -> None:
-        """Appends a record, linked to the last one of its organization (`broker.chain`), as all that append do."""
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
+        """Appends a record, linked to the last one of its organization (`broker.chain`), as all that append do.
+
+        Atomically with it, counts the limits at `now`; or tells that one has no room, and counts none. The record is
+        written either way. Where there are no limits, `now` means nothing.
+        """
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """The newest `most` records (their bodies) of all or of one organization, oldest first.
@@ -350,6 +424,28 @@ class State(Protocol):
 
     async def stored_keys(self, issuer: str) -> StoredKeys | None:
         """The keys last stored for an issuer."""
+
+    async def alert_progress(self) -> AlertProgress:
+        """How far the records were looked at."""
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """What is remembered under these keys, without those under which nothing is."""
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """Atomically: remembers, queues, and moves the progress on; False, with nothing done, where it was moved since.
+
+        So of two processes that look at the same records, one alerts. What waits for longer than `ALERTS_KEPT_SECONDS`
+        is dropped in time.
+        """
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """What waits for a receiver, in the order of queueing."""
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """Forgets an alert that was delivered. Does nothing where it is gone already."""
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """How much waits for each of these receivers."""
 
     async def ping(self) -> None:
         """Raises StateUnavailable unless a write succeeds now."""

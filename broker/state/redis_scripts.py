@@ -45,56 +45,93 @@ local function off_of(switches, first)
 end
 """
 
+_ROOM = """
+-- What each limit is to be set to, the longest wait in us, and which limit that is.
+local function room(now, limits)
+  local counted, wait, over = {}, 0, 0
+  for i, limit in ipairs(limits) do
+    local free_at = tonumber(redis.call('GET', limit.key) or '0')
+    -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+    counted[i] = math.min(math.max(free_at, now), now + limit.window) + limit.interval
+    if counted[i] - limit.window - now > wait then wait, over = counted[i] - limit.window - now, i end
+  end
+  return counted, wait, over
+end
+
+local function count(now, limits, counted)
+  for i, limit in ipairs(limits) do
+    -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
+    local ms = math.ceil((counted[i] - now) / 1000) + 60000
+    redis.call('SET', limit.key, string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  end
+end
+"""
+
 SETTLE: Final = Script(
-    APPEND_FIRST
+    _ROOM
+    + APPEND_FIRST
     + _OFF
     + """
--- KEYS: 1 to 3 the record's; 4 the switches, 5 the spent token; each limit; each pin's publisher.
--- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits;
---       interval and window of each limit in us; field and value of each pin; the subjects that must be on.
+-- KEYS: 1 to 3 the record's; 4 the switches, 5 the spent token; each limit; the limit of a token that was spent, where
+--       there is one; each pin's publisher.
+-- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits, 11 1
+--       where there is one of a spent token; interval and window of each in us; field and value of each pin;
+--       the subjects that must be on.
 local before = redis.call('HMGET', KEYS[5], 'attempt', 'receipt')
 if before[1] == ARGV[6] then return {'settled'} end
 
-local now, limits = tonumber(ARGV[9]), tonumber(ARGV[10])
-local pins = #KEYS - 5 - limits
-local off = off_of(KEYS[4], 11 + 2 * (limits + pins))
+local now, fresh, again = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local bounded = fresh + again
+local pins = #KEYS - 5 - bounded
+local off = off_of(KEYS[4], 12 + 2 * (bounded + pins))
 if #off > 0 then return {'off', off} end
 
-local counted, wait = {}, 0
-for i = 1, limits do
-  local interval, window = tonumber(ARGV[9 + 2 * i]), tonumber(ARGV[10 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[5 + i]) or '0')
-  -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-  counted[i] = math.min(math.max(free_at, now), now + window) + interval
-  wait = math.max(wait, counted[i] - window - now)
+local first, last = 1, fresh
+if before[1] then first, last = fresh + 1, fresh + again end
+local limits = {}
+for i = first, last do
+  local interval, window = tonumber(ARGV[10 + 2 * i]), tonumber(ARGV[11 + 2 * i])
+  limits[#limits + 1] = {key = KEYS[5 + i], interval = interval, window = window}
 end
-if wait > 0 then return {'over', string.format('%.0f', wait)} end
-for i = 1, limits do
-  -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
-  local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[5 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
-end
+local counted, wait, over = room(now, limits)
+if wait > 0 then return {'over', string.format('%.0f', wait), first + over - 2} end
+count(now, limits, counted)
 
 if before[1] then return {'spent', before[2]} end
 
 for i = 1, pins do
-  local at = 9 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[5 + limits + i], ARGV[at])
+  local at = 10 + 2 * (bounded + i)
+  local found = redis.call('HGET', KEYS[5 + bounded + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
 redis.call('HSET', KEYS[5], 'attempt', ARGV[6], 'receipt', ARGV[7])
 redis.call('PEXPIRE', KEYS[5], ARGV[8])
 for i = 1, pins do
-  local at = 9 + 2 * (limits + i)
-  redis.call('HSET', KEYS[5 + limits + i], ARGV[at], ARGV[at + 1])
+  local at = 10 + 2 * (bounded + i)
+  redis.call('HSET', KEYS[5 + bounded + i], ARGV[at], ARGV[at + 1])
 end
 append()
 return {'settled'}
 """
 )
 
-APPEND: Final = Script(APPEND_FIRST + "append()")
+APPEND: Final = Script(
+    _ROOM
+    + APPEND_FIRST
+    + """
+-- KEYS: 1 to 3 the record's; each limit. ARGV: 1 to 5 the record's; 6 now in us; interval and window of each limit in
+--       us. Answers the longest wait in us, and which limit that is.
+local now, limits = tonumber(ARGV[6]), {}
+for i = 1, #KEYS - 3 do
+  limits[i] = {key = KEYS[3 + i], interval = tonumber(ARGV[5 + 2 * i]), window = tonumber(ARGV[6 + 2 * i])}
+end
+local counted, wait, over = room(now, limits)
+append()
+if wait > 0 then return {string.format('%.0f', wait), over - 1} end
+count(now, limits, counted)
+"""
+)
 
 REVOKE: Final = Script(
     APPEND_FIRST
@@ -257,6 +294,42 @@ STORE_KEYS: Final = Script(
 local before = redis.call('HGET', KEYS[1], 'fetched_at')
 if before and tonumber(before) > tonumber(ARGV[1]) then return end
 redis.call('HSET', KEYS[1], 'fetched_at', ARGV[1], 'document', ARGV[2])
+"""
+)
+
+ADVANCE_ALERTS: Final = Script(
+    """
+-- KEYS: the progress, each key of memory, each alert's queue.
+-- ARGV: the step and position that were read, the new position, number of memories, ms that alerts are kept;
+--       text and ms to remember of each memory; id, at and body of each alert. Answers whether it was done.
+local before = redis.call('HMGET', KEYS[1], 'step', 'position')
+local step = tonumber(before[1] or '0')
+if step ~= tonumber(ARGV[1]) or (before[2] or '') ~= ARGV[2] then return 0 end
+local memories, at, now = tonumber(ARGV[4]), 6, redis.call('TIME')
+redis.call('HSET', KEYS[1], 'step', string.format('%.0f', step + 1), 'position', ARGV[3])
+for i = 2, memories + 1 do
+  redis.call('SET', KEYS[i], ARGV[at], 'PX', ARGV[at + 1])
+  at = at + 2
+end
+local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(ARGV[5]), 0))
+for i = memories + 2, #KEYS do
+  redis.call('XADD', KEYS[i], 'MINID', oldest, '*', 'id', ARGV[at], 'at', ARGV[at + 1], 'body', ARGV[at + 2])
+  redis.call('PEXPIRE', KEYS[i], ARGV[5])
+  at = at + 3
+end
+return 1
+"""
+)
+
+WAITING: Final = Script(
+    """
+-- KEYS: queues. Answers of each how many wait, and when the oldest was queued, as text, or false.
+local found = {}
+for i, key in ipairs(KEYS) do
+  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  found[i] = {redis.call('XLEN', key), first and first[2][4] or false}
+end
+return found
 """
 )
 

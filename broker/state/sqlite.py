@@ -20,23 +20,30 @@ from broker.state import (
     API_TOKEN_MARGIN_SECONDS,
     REVOCATION_MARGIN_SECONDS,
     THROWERS,
+    AlertProgress,
+    AlertStep,
     Busy,
     Claim,
     Claimed,
+    Limit,
     Objections,
     Outcome,
+    OverLimit,
     Settlement,
     StoredKeys,
     Switch,
     Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
+    sqlite_alerts,
     sqlite_claims,
     sqlite_records,
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
 from broker.state.sqlite_records import Row, insert, read_position
-from broker.state.sqlite_settling import Settling, hashed, subjects_in
+from broker.state.sqlite_settling import Settling, count, hashed, keyed, subjects_in
 from broker.state.sqlite_worker import Worker
 
 _THROWERS = {by.encode(): by for by in THROWERS}
@@ -66,15 +73,16 @@ class SQLiteState:
         """As `State.settle`."""
         return await self._writer.do(Settling(settlement, self._sweeper.note))
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        row = Row.of(record)
+        row, counted = Row.of(record), keyed(limits)
 
-        def work(cursor: sqlite3.Cursor) -> None:
+        def work(cursor: sqlite3.Cursor) -> OverLimit | None:
             self._sweeper.note(record.at)
             sqlite_records.append(cursor, [row])
+            return count(cursor, counted, now) if counted else None
 
-        await self._writer.do(work)
+        return await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
@@ -303,6 +311,35 @@ class SQLiteState:
             return None if row is None else StoredKeys(fetched_at=row[0], document=to_text(row[1]))
 
         return await self._reader.do(work)
+
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        return await self._reader.do(sqlite_alerts.progress)
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.memory(cursor, keys))
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            self._sweeper.note(step.now)
+            return sqlite_alerts.advance(cursor, step)
+
+        return await self._writer.do(work)
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting_alerts(cursor, receiver, most))
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._writer.do(lambda cursor: sqlite_alerts.remove(cursor, receiver, place))
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting(cursor, receivers))
 
     async def ping(self) -> None:
         """As `State.ping`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
@@ -24,14 +24,15 @@ class Settling:
         note: Told of the settlement's `now` by the thread.
     """
 
-    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend", "switches")
+    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "spend", "switches")
 
     def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
         self.settlement = settlement
         self.note = note
         self.now = settlement.now
         self.spend = hashed(settlement.spend)
-        self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
+        self.limits = keyed(settlement.limits)
+        self.again = keyed(() if settlement.again is None else (settlement.again,))
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
         self.switches = [*map(to_bytes, settlement.switches)]
         self.row = Row.of(settlement.record, settlement.receipt)
@@ -58,7 +59,7 @@ class _Batch:
         self._spends, self._limits, self._off = _known(
             cursor,
             {one.spend for one in settlings},
-            {key for one in settlings for key, _ in one.limits},
+            {key for one in settlings for key, _ in (*one.limits, *one.again)},
             {subject for one in settlings for subject in one.switches},
         )
         self._settled: list[Settling] = []
@@ -73,8 +74,8 @@ class _Batch:
             return Settled()
         if self._off and (off := self._off.intersection(one.settlement.switches)):
             return SwitchedOff(off=off)
-        if (seconds := self._count(one.limits, one.now)) > 0:
-            return OverLimit(retry_after_seconds=seconds)
+        if (over := self._count(one.limits if before is None else one.again, one.now)) is not None:
+            return over
         if before is not None:
             return Spent(receipt=to_text(before[1]))
         if one.pins and (taken := _pin(self._cursor, one.pins, one.settlement.pins)) is not None:
@@ -104,21 +105,49 @@ class _Batch:
         found: tuple[bytes, bytes] | None = self._cursor.fetchone()
         return found or (b"", b"")
 
-    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> int:
-        """Counts one for each limit; where one has no room, for none, and answers how many seconds to wait."""
-        moment, wait = int(now * 1_000_000), 0
-        counted: list[tuple[bytes, int]] = []
-        for key, limit in limits:
-            until = self._limits.get(key, moment)
-            # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-            free_at = min(max(until, moment), moment + limit.window)
-            counted.append((key, free_at + limit.interval))
-            wait = max(wait, free_at + limit.interval - limit.window - moment)
-        if wait > 0:
-            return -(-wait // 1_000_000)
+    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
+        """Counts one for each limit; where one has no room, for none, and answers that one."""
+        counted, over = room(limits, self._limits, now)
         self._limits.update(counted)
         self._counted.update(counted)
-        return 0
+        return over
+
+
+def room(
+    limits: Sequence[tuple[bytes, Limit]], before: Mapping[bytes, int], now: float
+) -> tuple[dict[bytes, int], OverLimit | None]:
+    """What is to be written where each limit has room for one; or nothing, and the one that is over by most.
+
+    Args:
+        before: What is written, by the limits' keys.
+    """
+    moment, longest, over = int(now * 1_000_000), 0, ""
+    counted: dict[bytes, int] = {}
+    for key, limit in limits:
+        # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+        free_at = min(max(before.get(key, moment), moment), moment + limit.window)
+        counted[key] = free_at + limit.interval
+        wait = free_at + limit.interval - limit.window - moment
+        if wait > longest:
+            longest, over = wait, limit.key
+    if longest == 0:
+        return counted, None
+    return {}, OverLimit(retry_after_seconds=-(-longest // 1_000_000), key=over)
+
+
+def count(cursor: sqlite3.Cursor, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
+    """Counts one for each limit, of which there are some; where one has no room, for none, and answers that one."""
+    keys = [key for key, _ in limits]
+    cursor.execute(f"SELECT key, until FROM limits WHERE key IN ({marks(keys)})", keys)  # noqa: S608 - marks
+    counted, over = room(limits, dict(cursor.fetchall()), now)
+    if counted:
+        insert(cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(counted.items()))
+    return over
+
+
+def keyed(limits: Sequence[Limit]) -> list[tuple[bytes, Limit]]:
+    """Limits beside the keys that the file has for them."""
+    return [(hashed(limit.key), limit) for limit in limits]
 
 
 def hashed(key: str) -> bytes:

@@ -309,11 +309,14 @@ class Export(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it. A reader that is gone, or takes nothing for long, ends it; then there is no last line."""
         with self.places.taken(self.reading.caller.id):
-            first = await self.reading.some(AT_A_TIME)  # whatever is wrong is still answered as a refusal
-            headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store"), (b"vary", b"accept")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            if scope["method"] == "HEAD" or await self._send_lines(first, receive, send):
-                await send({"type": "http.response.body", "body": b""})
+            await self._send(scope, receive, send)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        first = await self.reading.some(AT_A_TIME)  # whatever is wrong is still answered as a refusal
+        headers = [(b"content-type", NDJSON.encode()), (b"cache-control", b"no-store"), (b"vary", b"accept")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if scope["method"] == "HEAD" or await self._send_lines(first, receive, send):
+            await send({"type": "http.response.body", "body": b""})
 
     async def _send_lines(self, first: Sequence[Line], receive: Receive, send: Send) -> bool:
         try:

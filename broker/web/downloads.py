@@ -81,7 +81,8 @@ def routes(index: Index) -> list[Route]:
 
 
 def _read(request: Request) -> Read:
-    return Read(authorization=request.headers.get("authorization"), attempt=request.scope["attempt"])
+    scope = request.scope
+    return Read(authorization=request.headers.get("authorization"), attempt=scope["attempt"], source=scope["source"])
 
 
 def _negotiate(request: Request) -> str:

@@ -60,7 +60,7 @@ def routes(indexes: Sequence[Index], callers: Callers) -> list[Route]:
 
     async def token(request: Request) -> Response:
         exchange, asked, scope = await _asked(request, indexes)
-        minted = await exchange.mint(asked, request.scope["attempt"])
+        minted = await exchange.mint(asked, request.scope["attempt"], request.scope["source"])
         return Json(
             {
                 "access_token": minted.text,
@@ -77,7 +77,7 @@ def routes(indexes: Sequence[Index], callers: Callers) -> list[Route]:
         await _authenticate(request, form, callers)
         text = _required(form, "token")
         for index in indexes:
-            if await index.exchange.burn(text, request.scope["attempt"]):
+            if await index.exchange.burn(text, request.scope["attempt"], request.scope["source"]):
                 break
         return Json({})
 

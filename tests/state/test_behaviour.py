@@ -16,10 +16,14 @@ from broker.chain import Head, Verification, digest, genesis, link
 from broker.refusals import StateUnavailable
 from broker.state import (
     THROWERS,
+    AlertProgress,
+    AlertStep,
+    AlertToSend,
     Busy,
     Claim,
     Claimed,
     Limit,
+    Memorized,
     Objections,
     Outcome,
     OverLimit,
@@ -30,6 +34,7 @@ from broker.state import (
     State,
     StoredKeys,
     SwitchedOff,
+    Waiting,
     Written,
 )
 from broker.state.encoding import to_bytes
@@ -162,11 +167,11 @@ async def test_retry_after_is_rounded_up_and_never_zero(state: State) -> None:
     now, quick = time.time(), limit(burst=10, per_seconds=1)
     for _ in range(10):
         await state.settle(settlement(now=now, limits=(quick,)))
-    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1)
+    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1, key=quick.key)
     uneven = limit(burst=2, per_seconds=5, key="uneven")
     for _ in range(2):
         await state.settle(settlement(now=now, limits=(uneven,)))
-    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3)
+    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3, key="uneven")
 
 
 async def test_over_a_limit_nothing_is_written(state: State) -> None:
@@ -174,7 +179,7 @@ async def test_over_a_limit_nothing_is_written(state: State) -> None:
     assert await state.settle(settlement(now=now, limits=(narrow,))) == Settled()
     refused = settlement(now=now, limits=(wide, narrow), spend="token", pins=(pin(),))
     for _ in range(5):
-        assert await state.settle(refused) == OverLimit(retry_after_seconds=60)
+        assert await state.settle(refused) == OverLimit(retry_after_seconds=60, key="narrow")
     assert await state.pins(["acme/widgets-release"]) == {}
     assert len(await state.records(10)) == 1
     # The wide limit was not counted either, and the token is as good as new.
@@ -189,17 +194,51 @@ async def test_of_several_limits_the_longest_wait_is_told(state: State) -> None:
         (limit(burst=1, per_seconds=100, key="long"), limit(burst=1, per_seconds=10, key="short")),
     )
     assert await state.settle(settlement(now=now, limits=limits)) == Settled()
-    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100)
+    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100, key="long")
 
 
-async def test_refused_tokens_count(state: State) -> None:
-    """Or replays could be tried without end."""
-    now, three = time.time(), (limit(burst=3),)
-    await state.settle(settlement(spend="token", pins=(pin("42"),)))
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
-    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=three)), PinTaken)
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), OverLimit)
+async def test_replays_are_limited_by_themselves_and_use_up_nothing_of_others(state: State) -> None:
+    now, one, three = time.time(), (limit(burst=1, key="everybody's"),), limit(burst=3, key="of this token")
+    assert await state.settle(settlement(now=now, spend="token", again=three, receipt="first")) == Settled()
+    replay = settlement(now=now, spend="token", limits=one, again=three)
+    assert [await state.settle(replay) for _ in range(3)] == [Spent(receipt="first")] * 3
+    assert await state.settle(replay) == OverLimit(retry_after_seconds=20, key="of this token")
+    assert await state.settle(settlement(now=now, limits=one, again=three, pins=(pin(),))) == Settled()
+    assert await state.settle(settlement(now=now, limits=one, again=three)) == OverLimit(
+        retry_after_seconds=60, key="everybody's"
+    )
+
+
+async def test_replays_without_a_limit_of_their_own_count_for_nothing(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    await state.settle(settlement(now=now, spend="token"))
+    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=one)), Spent)
+    assert await state.settle(settlement(now=now, limits=one)) == Settled()
+
+
+async def test_an_exchange_whose_pin_is_taken_counts(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    await state.settle(settlement(pins=(pin("42"),)))
+    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=one)), PinTaken)
+    assert isinstance(await state.settle(settlement(now=now, limits=one)), OverLimit)
+
+
+async def test_a_record_is_appended_with_what_it_counts_and_whether_that_is_over(state: State) -> None:
+    now, narrow, wide = time.time(), limit(burst=2, key="narrow"), limit(burst=3, key="wide")
+    assert [await state.append(record(), (narrow, wide), now=now) for _ in range(2)] == [None, None]
+    over = OverLimit(retry_after_seconds=30, key="narrow")
+    assert [await state.append(record(), (narrow, wide), now=now) for _ in range(3)] == [over] * 3
+    assert await state.append(record(), (wide,), now=now) is None  # it was not counted where the other was over
+    assert await state.append(record(), (wide,), now=now) == OverLimit(retry_after_seconds=20, key="wide")
+    assert len(await state.records(100)) == 7
+    assert await state.append(record(), (narrow,), now=now + 30) is None
+
+
+async def test_of_50_records_at_once_at_two_replicas_as_many_are_counted_as_may(opening: Opening) -> None:
+    replicas, now = [opening(), opening()], time.time()
+    appended = await asyncio.gather(*(replicas[n % 2].append(record(), (limit(burst=20),), now=now) for n in range(50)))
+    assert Counter(one is None for one in appended) == {True: 20, False: 30}
+    assert len(await replicas[0].records(100)) == 50
 
 
 async def test_a_spent_token_is_told_before_a_taken_pin(state: State) -> None:
@@ -211,7 +250,9 @@ async def test_a_clock_that_was_wrong_for_a_while_blocks_nobody_for_longer_than_
     now, narrow = time.time(), limit(burst=1, per_seconds=60)
     next_year = settlement(now=now + 365 * 86400, limits=(narrow,))
     assert await state.settle(next_year) == Settled()
-    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(retry_after_seconds=60)
+    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(
+        retry_after_seconds=60, key=narrow.key
+    )
 
 
 @pytest.mark.parametrize(("burst", "per_seconds"), [(0, 60), (-1, 60), (1, 0)])
@@ -734,3 +775,79 @@ async def test_of_many_uses_at_once_no_more_than_so_many_count(state: State) -> 
     counted = await asyncio.gather(*asked)
     assert sum(counted[:20]) == 7
     assert counted[20:40] == counted[40:] == counted[:20]
+
+
+# --- Alerts ----------------------------------------------------------------------------------------------------------
+
+
+def step(since: AlertProgress, *alerts: AlertToSend, position: str = "1", **memory: Memorized) -> AlertStep:
+    """What looking at some records changed."""
+    return AlertStep(now=time.time(), since=since, position=position, memory=memory, queue=alerts)
+
+
+def alert(number: int = 1, *, receiver: str = "acme", at: float = 5.5) -> AlertToSend:
+    """An alert for acme's receiver."""
+    return AlertToSend(receiver=receiver, id=f"alert_{number}", at=at, body=f'{{"number":{number}}}')
+
+
+async def test_a_step_of_alerts_is_done_as_a_whole_and_once(opening: Opening) -> None:
+    state, replica = opening(), opening()
+    begun = await state.alert_progress()
+    assert begun == await replica.alert_progress() == AlertProgress()
+    kept = Memorized(text="seen", until=int(time.time()) + 600)
+    first, second = time.time(), time.time() + 1
+    assert await state.advance_alerts(step(begun, alert(1, at=first), alert(2, at=second), position="7", key=kept))
+    assert not await replica.advance_alerts(step(begun, alert(3), position="9", other=kept))
+    moved = await replica.alert_progress()
+    assert (moved.step, moved.position) == (1, "7")
+    assert await replica.alert_memory(["key", "other"]) == {"key": "seen"}
+    assert await state.alert_memory([]) == {}
+    assert [one.alert for one in await replica.waiting_alerts("acme", 10)] == [alert(1, at=first), alert(2, at=second)]
+    assert await state.waiting(["acme", "nobody"]) == {"acme": Waiting(alerts=2, oldest_at=first), "nobody": Waiting()}
+    assert await state.waiting([]) == {}
+
+
+async def test_of_steps_at_once_at_two_replicas_one_is_done(opening: Opening) -> None:
+    replicas, begun = [opening(), opening()], AlertProgress()
+    done = await asyncio.gather(*(replicas[n % 2].advance_alerts(step(begun, alert(n))) for n in range(20)))
+    assert sum(done) == 1
+    (queued,) = await replicas[0].waiting_alerts("acme", 100)
+    assert queued.alert == alert(done.index(True))
+
+
+async def test_alerts_wait_in_order_for_each_receiver_until_they_are_removed(state: State) -> None:
+    now = time.time()
+    progress = AlertProgress()
+    for number in range(5):
+        both = (alert(number, at=now), alert(number + 10, at=now, receiver="other"))
+        assert await state.advance_alerts(step(progress, *both, position=str(number)))
+        progress = await state.alert_progress()
+    first, second = await state.waiting_alerts("acme", 2)
+    assert (first.alert.id, second.alert.id) == ("alert_0", "alert_1")
+    await state.remove_alert("acme", first.place)
+    await state.remove_alert("acme", first.place)
+    assert [one.alert.id for one in await state.waiting_alerts("acme", 9)] == [f"alert_{n}" for n in (1, 2, 3, 4)]
+    assert (await state.waiting(["other"]))["other"].alerts == 5
+
+
+async def test_a_memory_of_alerts_is_replaced_and_one_whose_time_is_over_is_none(state: State) -> None:
+    until = int(time.time()) + 600
+    assert await state.advance_alerts(step(AlertProgress(), key=Memorized(text="a", until=until)))
+    gone = Memorized(text="c", until=1)
+    again = step(await state.alert_progress(), key=Memorized(text="b", until=until), gone=gone)
+    assert await state.advance_alerts(again)
+    assert (await state.alert_memory(["key"])) == {"key": "b"}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_alerts_hold_any_text(state: State, text: str) -> None:
+    hostile = AlertToSend(receiver=text, id=text, at=time.time(), body=text)
+    kept = {text: Memorized(text=text, until=int(time.time()) + 60)}
+    changes = AlertStep(now=time.time(), since=AlertProgress(), position=text, memory=kept, queue=(hostile,))
+    assert await state.advance_alerts(changes)
+    assert (await state.alert_progress()).position == text
+    assert await state.alert_memory([text]) == {text: text}
+    (waiting,) = await state.waiting_alerts(text, 1)
+    assert waiting.alert == hostile
+    await state.remove_alert(text, waiting.place)
+    assert await state.waiting([text]) == {text: Waiting()}

@@ -205,6 +205,15 @@ async def test_a_reader_that_takes_nothing_or_goes_away_gets_no_last_line(
     monkeypatch.setattr(audit, "CHUNK_SECONDS", 30.0)
     await Export(await reading(broker), places)({"type": "http", "method": "GET"}, receive, send)
     assert all(message.get("more_body") for message in sent[1:])
+
+    async def lost(message: Any) -> None:
+        sent.append(message)
+        if message.get("more_body"):
+            raise TimeoutError  # ETIMEDOUT, from a server that says so
+
+    sent.clear()
+    await Export(await reading(broker), places)({"type": "http", "method": "GET"}, receive, lost)
+    assert len(sent) == 2
     with places.taken(slow.caller.id):
         pass  # whatever happened, its place is free again
     await slow.state.close()
