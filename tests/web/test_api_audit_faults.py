@@ -105,7 +105,7 @@ async def test_where_the_reading_cannot_be_recorded_nothing_is_answered(
 ) -> None:
     headers = await with_token(broker, records=bodies(1))
 
-    async def failing(*_: object) -> None:
+    async def failing(*_: object, **__: object) -> None:
         raise refusals.StateUnavailable
 
     with monkeypatch.context() as patched:
