@@ -24,6 +24,10 @@ from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
 from broker.addresses import TrustedProxies
+from broker.alerts import receivers
+from broker.alerts.standing import Watch
+from broker.alerts.webhooks import Webhooks
+from broker.alerts.worker import Alerting
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
 from broker.exchange import Exchange, Rates
@@ -155,6 +159,8 @@ class _Parts:
             per_organization=chosen.exchanges_per_minute_per_organization,
             per_issuer=chosen.exchanges_per_minute_per_issuer,
         )
+        self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         standing = Standing(
             policies=policies,
             keys=self.keys,
@@ -162,6 +168,7 @@ class _Parts:
             sources=self.sources,
             clock=clock,
             version=__version__,
+            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
         )
         pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
@@ -223,6 +230,18 @@ class _Parts:
         if self.traces is not None:
             self.traces.attempt(attempt, record.organization)
 
+    def _alerting(self, file: Path) -> Alerting:
+        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers_transport = transport = webhook_transport()
+        return Alerting(
+            told,
+            state=self.state,
+            webhooks=Webhooks(transport=transport, clock=self.clock, user_agent=USER_AGENT),
+            watch=Watch(policies=self.policies, keys=self.keys, clock=self.clock),
+            counts=self.counts,
+            clock=self.clock,
+        )
+
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
         return None if self.chosen.metrics == "open" else self.chosen.metrics_token.get_secret_value()
@@ -270,6 +289,8 @@ class _Parts:
             asyncio.create_task(self.metrics.keep_written()),
             asyncio.create_task(self.sources.keep_told()),
         ]
+        if self.alerting is not None:
+            work.append(asyncio.create_task(self.alerting.keep_going()))
         try:
             with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
                 yield
@@ -282,6 +303,8 @@ class _Parts:
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
+            if self.receivers_transport is not None:
+                await self.receivers_transport.aclose()
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
@@ -352,6 +375,15 @@ def _client(
         follow_redirects=False,
         headers={"User-Agent": USER_AGENT},
     )
+
+
+def webhook_transport() -> httpx.AsyncHTTPTransport:
+    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs.
+
+    A slow receiver keeps its connection to itself: there are as many as receivers.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 def _open_state(chosen: Settings) -> State:

@@ -244,6 +244,10 @@ class Settings(BaseSettings):
         ge=1,
         description="How fast an upload must come on average, after its first seconds; a slower one is refused.",
     )
+    alerts: Path | None = Field(
+        default=None,
+        description="A file that says who is told of what, by webhooks: `alerts.yaml`; without: nobody.",
+    )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
     metrics: Literal["token", "open"] = Field(
         default="token",
