@@ -46,9 +46,12 @@ from broker.state import (
 )
 from broker.state import redis_scripts as scripts
 from broker.state.encoding import to_bytes, to_text
+from broker.state.redis_confirming import Operation
 from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 
 Argument = bytes | str | int
+
+_RUNS = {writes: (Operation("EVALSHA", writes=writes), Operation("EVAL", writes=writes)) for writes in (False, True)}
 
 
 class RedisState:
@@ -272,17 +275,21 @@ class RedisState:
     ) -> Any:
         """What a script answers; it is sent in full only to a Redis that has not seen it since its start."""
 
+        by_name, in_full = _RUNS[script.writes]
+
         async def ask() -> Any:
             try:
-                return await self._send("EVALSHA", script.name, len(keys), *keys, *arguments)
+                return await self._send(by_name, script.name, len(keys), *keys, *arguments)
             except NoScriptError:
-                return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+                return await self._send(in_full, script.text, len(keys), *keys, *arguments)
 
         return await self._within_deadline(ask, repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
         """What a command answers that only reads."""
-        return await self._within_deadline(lambda: self._send(name, *arguments), repeatable=True)
+        return await self._within_deadline(
+            lambda: self._send(Operation(name, writes=False), *arguments), repeatable=True
+        )
 
     async def _send(self, *command: Argument) -> Any:
         try:

@@ -21,6 +21,7 @@ class Script:
     """A script, and the name that Redis knows it by once it has seen it."""
 
     text: str
+    writes: bool = True
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,7 +123,8 @@ for _, entry in ipairs(redis.call('XREVRANGE', KEYS[#KEYS], '+', '-', 'COUNT', A
   if entry then bodies[#bodies + 1] = entry[2][2] end
 end
 return bodies
-"""
+""",
+    writes=False,
 )
 
 PINS: Final = Script(
@@ -131,7 +133,8 @@ PINS: Final = Script(
 local found = {}
 for i, key in ipairs(KEYS) do found[i] = redis.call('HGETALL', key) end
 return found
-"""
+""",
+    writes=False,
 )
 
 CLAIM: Final = Script(
@@ -166,7 +169,8 @@ WRITTEN_AT: Final = Script(
 local found = {}
 for i, key in ipairs(KEYS) do found[i] = redis.call('HGET', key, 'written') end
 return found
-"""
+""",
+    writes=False,
 )
 
 USE: Final = Script(

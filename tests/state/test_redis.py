@@ -8,7 +8,7 @@ import hashlib
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,10 @@ from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import REVOCATION_MARGIN_SECONDS, Claimed, Settled, Spent, State, StoredKeys, Written
 from broker.state.opening import open_state
+from broker.state.redis_confirming import TRUSTED_SECONDS
 from broker.state.redis_scripts import SETTLE
 from broker.state.redis_servers import MOST_CONNECTIONS
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, has_replicas, wait_until, watched
 from tests.state.conftest import RETENTION_DAYS, one_node_cluster
 from tests.state.examples import claim, limit, pin, record, settlement, unavailable_in_time
 
@@ -59,6 +60,14 @@ async def state(redis_server: RedisServer, prefix: str) -> AsyncIterator[State]:
     """State in the shared Redis."""
     async with opened(f"{redis_server.url}?prefix={prefix}") as state:
         yield state
+
+
+async def all_unavailable_in_time(*asked: Awaitable[object]) -> None:
+    """Each of these, asked at once, ends so."""
+    with unavailable_in_time():
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StateUnavailable}
+        raise next(outcome for outcome in outcomes if isinstance(outcome, StateUnavailable))
 
 
 async def comes_back(state: State, *, within_seconds: float) -> None:
@@ -103,7 +112,7 @@ async def test_a_stopped_redis_is_unavailable_and_serves_again_without_a_restart
 
 async def test_a_cluster_that_was_stopped_serves_again_without_a_restart() -> None:
     with one_node_cluster() as server:
-        async with opened(f"redis+cluster://127.0.0.1:{server.port}") as state:
+        async with opened(f"redis+cluster://127.0.0.1:{server.port}?replicas=0") as state:
             assert await state.settle(settlement()) == Settled()
             server.stop()
             with unavailable_in_time():
@@ -281,7 +290,7 @@ async def test_a_cluster_client_does_not_write_a_record_twice_either() -> None:
     port = free_port()
     with one_node_cluster("--cluster-announce-port", str(port)) as server:
         proxy = LosingProxy(server.port)
-        async with proxy.listening(port), opened(f"redis+cluster://127.0.0.1:{port}") as state:
+        async with proxy.listening(port), opened(f"redis+cluster://127.0.0.1:{port}?replicas=0") as state:
             await state.append(record(body="before"))
             proxy.losses = 1
             with unavailable_in_time():
@@ -415,30 +424,79 @@ async def test_a_wrong_kind_of_key_under_the_prefix_is_unavailable_and_grants_no
 
 
 async def test_a_failover_by_sentinel_is_followed_and_spent_tokens_stay_spent() -> None:
-    with contextlib.ExitStack() as stack:
-        master = stack.enter_context(RedisServer("--repl-diskless-sync-delay", "0"))
-        replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(master.port)))
-        configuration = (
-            f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
-        )
-        sentinel = stack.enter_context(RedisServer(mode=("--sentinel",), configuration=configuration))
-        watching = stack.enter_context(Redis(port=sentinel.port, decode_responses=True))
-        until = time.monotonic() + 20
-        while watching.sentinel_masters()["main"]["num-slaves"] < 1:
-            assert time.monotonic() < until, "the Sentinel does not find the replica"
-            await asyncio.sleep(0.1)
-        nobody = free_port()
-        url = f"redis+sentinel://127.0.0.1:{nobody},127.0.0.1:{sentinel.port}/main/0"
+    with watched() as redis:
+        url = redis.url().replace("//", f"//127.0.0.1:{free_port()},")  # nobody is there: the next one is asked
         async with opened(url) as state:
             assert await state.settle(settlement(spend="token", receipt="first")) == Settled()
-            with Redis(port=master.port) as client:
-                assert client.wait(1, 5000) == 1
-            master.stop()
+            redis.servers[0].stop()
             await comes_back(state, within_seconds=30)
+            assert redis.master() is not redis.servers[0]
             assert await state.settle(settlement(spend="token")) == Spent(receipt="first")
-            with Redis(port=replica.port) as client:
-                assert client.info("replication")["role"] == "master"
+
+
+async def test_what_no_replica_has_is_not_acknowledged(redis_server: RedisServer, prefix: str) -> None:
+    """A failover would lose it, and the token could be spent again, the revoked one used."""
+    with RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
+        wait_until(lambda: has_replicas(redis_server, 1), "the replica does not come up")
+        async with opened(f"{redis_server.url}?prefix={prefix}&replicas=1") as state:
+            spent = settlement(spend="token")
+            assert await state.settle(spent) == Settled()
+            replica.freeze()
+            await all_unavailable_in_time(
+                state.settle(settlement()),
+                state.append(record()),
+                state.revoke("another", int(time.time()) + 60, record()),
+                state.claim(claim(), now=time.time(), seconds=60),
+                state.use("token", "file", most=1, now=time.time(), until=int(time.time()) + 60),
+                state.ping(),
+            )
+            replica.thaw()
+            await comes_back(state, within_seconds=10)
+            assert await state.settle(spent) == Settled()
+
+
+async def test_a_master_that_was_replaced_unseen_is_neither_written_nor_believed(prefix: str) -> None:
+    """As a broker's that is cut off with it: what was revoked at the new master since, the old one does not know."""
+    with RedisServer("--repl-diskless-sync-delay", "0") as old, RedisServer() as new:
+        new.asked("REPLICAOF", "127.0.0.1", old.port)
+        wait_until(lambda: has_replicas(old, 1), "the replica does not come up")
+        async with (
+            opened(f"{old.url}?prefix={prefix}&replicas=1") as behind,
+            opened(f"{new.url}?prefix={prefix}") as state,
+        ):
+            await behind.settle(settlement(spend="token"))
+            assert not await behind.is_revoked("token")
+            new.asked("REPLICAOF", "NO", "ONE")
+            await state.revoke("token", int(time.time()) + 60, record())
+            await asyncio.sleep(TRUSTED_SECONDS)
+            await all_unavailable_in_time(
+                behind.is_revoked("token"),
+                behind.pins(["acme/widgets-release"]),
+                behind.api_token("operator"),
+                behind.settle(settlement(spend="another")),
+            )
+
+
+async def test_a_master_without_its_replicas_refuses_before_anything_is_written_where_it_is_told_to() -> None:
+    """`min-replicas-to-write`: then the identity token is as good as new."""
+    with RedisServer("--min-replicas-to-write", "1") as server:
+        async with opened(f"{server.url}?replicas=1") as state:
+            with unavailable_in_time():
+                await state.settle(settlement())
+        with Redis(port=server.port) as client:
+            assert client.dbsize() == 0
+
+
+async def test_behind_a_confirmed_write_reads_cost_no_write(
+    redis_server: RedisServer, redis_replica: RedisServer, prefix: str
+) -> None:
+    del redis_replica
+    async with opened(f"{redis_server.url}?prefix={prefix}&replicas=1") as state:
+        await state.is_revoked("token")
+        offset = redis_server.asked("INFO", "replication")["master_repl_offset"]
+        for _ in range(5):
+            await state.is_revoked("token")
+        assert redis_server.asked("INFO", "replication")["master_repl_offset"] - offset < 200
 
 
 async def test_a_service_that_sentinels_do_not_know_is_unavailable() -> None:
