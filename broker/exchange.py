@@ -21,7 +21,7 @@ from broker.patterns import Projects, intersect
 from broker.policy import matching
 from broker.policy.model import SCOPES, Issuer, Policies, Scope
 from broker.providers import Identity
-from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State
+from broker.state import Forgotten, Limit, OverLimit, Pin, Settled, Settlement, Spent, State
 from broker.tokens import Claims
 
 
@@ -187,6 +187,7 @@ class Exchange:
                 limits=(self._limit(issuer, identity),),
                 spend=f"{issuer.url} {claims.fingerprint}",
                 spend_until=claims.replayable_until,
+                issued_at=claims.issued_at,
                 receipt=minted.receipt,
                 pins=_first_uses(attempt, identity),
                 record=record,
@@ -202,6 +203,9 @@ class Exchange:
             case OverLimit(retry_after_seconds=seconds):
                 attempt.token_id, attempt.expires_at = "", 0
                 raise refusals.RateLimited(retry_after_seconds=seconds)
+            case Forgotten():
+                attempt.token_id, attempt.expires_at = "", 0
+                raise refusals.StateForgot
             case taken:
                 pin = taken.pin
                 attempt.token_id, attempt.expires_at = "", 0

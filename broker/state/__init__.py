@@ -9,6 +9,8 @@ Both are held to one behaviour suite (`tests/state`), and to these laws:
   asked for again. Ids of attempts are made by the broker and never used twice.
 - `now` is the caller's, read once for an attempt. What is kept for a time is kept at least that long.
 - Texts may hold anything, NUL and lone surrogates too, and come back as they were.
+- A store that is found empty has forgotten: it notes since when it remembers (`beginning`), and what was issued before
+  is as good as spent, or revoked.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Final, Protocol
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.tokens import LEEWAY_SECONDS
 
 DEADLINE_SECONDS: Final = 2.0
 """After which an operation gives up. Clients give up on the broker after 5 s, and an exchange makes two or three."""
@@ -82,6 +85,8 @@ class Settlement:
     """The key of the identity token: issuer and fingerprint."""
     spend_until: int
     """Epoch seconds until which it must be remembered; always after `now`."""
+    issued_at: float
+    """When the identity token was issued (epoch seconds, by its issuer's clock)."""
     receipt: str
     """The upload token's claims (never the token), to be given to whoever brings the same identity token again."""
     pins: tuple[Pin, ...]
@@ -124,6 +129,12 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """The token was issued before the state began to remember, so it may have been spent; nothing was written but the
+    count of limits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PinTaken:
     """Another identity was first; nothing was written but the count of limits."""
 
@@ -131,7 +142,17 @@ class PinTaken:
     """The first of the settlement's that another value stands for."""
 
 
-Outcome = Settled | OverLimit | Spent | PinTaken
+Outcome = Settled | OverLimit | Spent | Forgotten | PinTaken
+
+
+def beginning(now: float, *, began_before: bool) -> int:
+    """Since when (epoch seconds) a store remembers that is found empty now.
+
+    Clocks differ by the leeway. Where this process knows that the store was not empty, that is against the caller:
+    nothing that was issued before is taken. Where it knows nothing, the store is most likely new, and its first tokens
+    were issued a moment ago.
+    """
+    return int(now) + (LEEWAY_SECONDS if began_before else -LEEWAY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +213,10 @@ class State(Protocol):
     async def settle(self, settlement: Settlement) -> Outcome:
         """Atomically: counts the limits, spends the token, records pins, appends the record.
 
-        In this order, and the first that says no ends it. Of any number of calls with one `spend` key, at any number
-        of replicas, exactly one is `Settled` until `spend_until`; the same attempt again is `Settled` again. A pin
-        that is recorded with the same value already is no conflict.
+        A token is spent only where the state remembers since before it was issued. In this order, and the first that
+        says no ends it. Of any number of calls with one `spend` key, at any number of replicas, exactly one is
+        `Settled` until `spend_until`; the same attempt again is `Settled` again. A pin that is recorded with the same
+        value already is no conflict.
         """
 
     async def append(self, record: Record) -> None:
@@ -223,7 +245,10 @@ class State(Protocol):
         """
 
     async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """Whether a token was revoked: itself, or with one of its subjects after it was minted (epoch seconds)."""
+        """Whether a token was revoked: itself, or with one of its subjects after it was minted (epoch seconds).
+
+        Also where it was minted before the state began to remember, for then nobody knows.
+        """
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """Atomically: takes a file's name for `seconds`, unless it is written, or somebody else's.
@@ -277,6 +302,11 @@ class State(Protocol):
 
     async def stored_keys(self, issuer: str) -> StoredKeys | None:
         """The keys last stored for an issuer."""
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """Begins to remember, unless it did; a settlement does so too. Answers what an operator should be told of how
+        the store is kept.
+        """
 
     async def ping(self) -> None:
         """Raises StateUnavailable unless a write succeeds now."""

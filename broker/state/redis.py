@@ -35,6 +35,7 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Forgotten,
     Outcome,
     OverLimit,
     PinTaken,
@@ -43,9 +44,11 @@ from broker.state import (
     Spent,
     StoredKeys,
     Written,
+    beginning,
 )
 from broker.state import redis_scripts as scripts
 from broker.state.encoding import to_bytes, to_text
+from broker.state.redis_advice import advice
 from broker.state.redis_confirming import Operation
 from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 
@@ -69,6 +72,8 @@ class RedisState:
         self._client = Client(servers)
         self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
         self._closed = False
+        self._began = False
+        """Whether Redis was seen to remember."""
 
     def __repr__(self) -> str:
         hosts = ",".join(f"{host}:{port}" for host, port in self._servers.hosts)
@@ -80,6 +85,7 @@ class RedisState:
         keys = [
             self._key("spend", settlement.spend),
             *self._records_of(record),
+            self._key("since"),
             *(self._key("limit", limit.key) for limit in limits),
             *(self._key("pins", pin.publisher) for pin in pins),
         ]
@@ -91,18 +97,24 @@ class RedisState:
             math.ceil((settlement.spend_until - settlement.now) * 1000),
             int(settlement.now * 1_000_000),
             len(limits),
+            repr(settlement.issued_at),
+            beginning(settlement.now, began_before=self._began),
         ]
         for limit in limits:
             arguments += (limit.interval, limit.window)
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
-        match await self._run(scripts.SETTLE, keys, arguments):
+        outcome = await self._run(scripts.SETTLE, keys, arguments)
+        self._began = True
+        match outcome:
             case [b"settled"]:
                 return Settled()
             case [b"over", wait]:
                 return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
+            case [b"forgotten"]:
+                return Forgotten()
             case taken:
                 return PinTaken(pin=pins[taken[1]])
 
@@ -149,8 +161,10 @@ class RedisState:
     async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
         """As `State.is_revoked`."""
         keys = [self._key("revoked", token_id), *(self._key("revoked-subject", subject) for subject in subjects)]
-        token, *moments = await self._command("MGET", *keys)
-        return token is not None or any(before is not None and int(before) >= issued_at for before in moments)
+        since, token, *moments = await self._command("MGET", self._key("since"), *keys)
+        if since is None or issued_at < int(since) or token is not None:
+            return True
+        return any(before is not None and int(before) >= issued_at for before in moments)
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """As `State.claim`."""
@@ -240,6 +254,12 @@ class RedisState:
         """As `State.stored_keys`."""
         fetched_at, document = await self._command("HMGET", self._key("keys", issuer), "fetched_at", "document")
         return None if document is None else StoredKeys(fetched_at=float(fetched_at), document=to_text(document))
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """As `State.begin`."""
+        sections = await self._run(scripts.BEGIN, [self._key("since")], [beginning(now, began_before=self._began)])
+        self._began = True
+        return advice([to_text(section) for section in sections], replicas=self._servers.replicas)
 
     async def ping(self) -> None:
         """As `State.ping`; also where Redis is set to forget keys when its memory is full."""

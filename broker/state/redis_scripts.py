@@ -44,17 +44,24 @@ end
 SETTLE: Final = Script(
     _APPEND
     + """
--- KEYS: the spent token, all records, the organization's records, each limit, each pin's publisher.
+-- KEYS: the spent token, all records, the organization's records, since when all is remembered, each limit, each pin's
+--       publisher.
 -- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits,
+--       when the token was issued, since when all is remembered if nothing is,
 --       interval and window of each limit in us, field and value of each pin.
 local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
 if before[1] == ARGV[3] then return {'settled'} end
+local since = redis.call('GET', KEYS[4])
+if not since then
+  since = ARGV[9]
+  redis.call('SET', KEYS[4], since)
+end
 
 local now, limits = tonumber(ARGV[6]), tonumber(ARGV[7])
 local counted, wait = {}, 0
 for i = 1, limits do
-  local interval, window = tonumber(ARGV[6 + 2 * i]), tonumber(ARGV[7 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[3 + i]) or '0')
+  local interval, window = tonumber(ARGV[8 + 2 * i]), tonumber(ARGV[9 + 2 * i])
+  local free_at = tonumber(redis.call('GET', KEYS[4 + i]) or '0')
   -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
   counted[i] = math.min(math.max(free_at, now), now + window) + interval
   wait = math.max(wait, counted[i] - window - now)
@@ -63,23 +70,24 @@ if wait > 0 then return {'over', string.format('%.0f', wait)} end
 for i = 1, limits do
   -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
   local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[3 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  redis.call('SET', KEYS[4 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
 end
 
 if before[1] then return {'spent', before[2]} end
+if tonumber(ARGV[8]) < tonumber(since) then return {'forgotten'} end
 
-local pins = #KEYS - 3 - limits
+local pins = #KEYS - 4 - limits
 for i = 1, pins do
-  local at = 6 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[3 + limits + i], ARGV[at])
+  local at = 8 + 2 * (limits + i)
+  local found = redis.call('HGET', KEYS[4 + limits + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
 redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 for i = 1, pins do
-  local at = 6 + 2 * (limits + i)
-  redis.call('HSET', KEYS[3 + limits + i], ARGV[at], ARGV[at + 1])
+  local at = 8 + 2 * (limits + i)
+  redis.call('HSET', KEYS[4 + limits + i], ARGV[at], ARGV[at + 1])
 end
 append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
 return {'settled'}
@@ -211,6 +219,19 @@ STORE_KEYS: Final = Script(
 local before = redis.call('HGET', KEYS[1], 'fetched_at')
 if before and tonumber(before) > tonumber(ARGV[1]) then return end
 redis.call('HSET', KEYS[1], 'fetched_at', ARGV[1], 'document', ARGV[2])
+"""
+)
+
+BEGIN: Final = Script(
+    """
+-- KEYS: since when all is remembered. ARGV: the same if nothing is. Answers what INFO says, where that may be asked.
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+local told = {}
+for i, section in ipairs({'memory', 'persistence', 'replication'}) do
+  local text = redis.pcall('INFO', section)
+  if type(text) == 'string' then told[i] = text else return {} end
+end
+return told
 """
 )
 

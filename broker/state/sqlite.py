@@ -24,11 +24,12 @@ from broker.state import (
     Settlement,
     StoredKeys,
     Written,
+    beginning,
     sqlite_claims,
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
-from broker.state.sqlite_settling import APPEND, Settling, hashed, insert, row_of
+from broker.state.sqlite_settling import APPEND, Settling, begin, hashed, insert, row_of
 from broker.state.sqlite_worker import Worker
 
 _COLUMNS = "key, until, created_at, name, role, digest"
@@ -48,13 +49,18 @@ class SQLiteState:
         self._sweeper = Sweeper(retention_days)
         self._writer = Worker(path, connect, writes=True, chore=self._sweeper)
         self._reader = Worker(path, connect, writes=False)
+        self._began = False
+        """Whether the file was seen to remember."""
 
     def __repr__(self) -> str:
         return f"<SQLiteState {self._path}>"
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        return await self._writer.do(Settling(settlement, self._sweeper.note))
+        since = beginning(settlement.now, began_before=self._began)
+        outcome: Outcome = await self._writer.do(Settling(settlement, self._sweeper.note, since))
+        self._began = True
+        return outcome
 
     async def append(self, record: Record) -> None:
         """As `State.append`."""
@@ -126,10 +132,11 @@ class SQLiteState:
 
     async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
         """As `State.is_revoked`."""
-        asked = [to_bytes(token_id), *map(to_bytes, subjects), issued_at]
+        asked = [to_bytes(token_id), *map(to_bytes, subjects), issued_at, issued_at]
         query = (
             "SELECT 1 FROM revocations WHERE key = ? UNION ALL SELECT 1 FROM revoked_subjects"  # noqa: S608 - ours
-            f" WHERE key IN ({','.join('?' * len(subjects))}) AND before >= ? LIMIT 1"
+            f" WHERE key IN ({','.join('?' * len(subjects))}) AND before >= ?"
+            " UNION ALL SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM memory WHERE since <= ?) LIMIT 1"
         )
 
         def work(cursor: sqlite3.Cursor) -> bool:
@@ -248,6 +255,13 @@ class SQLiteState:
             return None if row is None else StoredKeys(fetched_at=row[0], document=to_text(row[1]))
 
         return await self._reader.do(work)
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """As `State.begin`. A file is kept as it must be."""
+        since = beginning(now, began_before=self._began)
+        await self._writer.do(lambda cursor: begin(cursor, since))
+        self._began = True
+        return ()
 
     async def ping(self) -> None:
         """As `State.ping`."""

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -78,7 +78,15 @@ CREATE TABLE revoked_subjects (
 PRAGMA user_version = 4;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS)
+_MEMORY = """
+CREATE TABLE memory (id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL) STRICT;
+-- A file that was in use has remembered all along; an empty one begins when it is first used.
+INSERT INTO memory (id, since) SELECT 1, 0 WHERE EXISTS (SELECT 1 FROM heartbeat) OR EXISTS (SELECT 1 FROM records)
+    OR EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM pins);
+PRAGMA user_version = 5;
+"""
+
+_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _MEMORY)
 """What brings a file of each version to the next, from an empty one on."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from broker.audit import Record
-from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
+from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
 from broker.state.encoding import to_bytes, to_text
 
 APPEND: Final = "INSERT INTO records (at, organization, attempt, receipt, body) VALUES"
@@ -38,13 +38,15 @@ class Settling:
 
     Args:
         note: Told of the settlement's `now` by the thread.
+        since: Since when the file remembers, if it is found empty.
     """
 
-    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend")
+    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "since", "spend")
 
-    def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
+    def __init__(self, settlement: Settlement, note: Callable[[float], None], since: int) -> None:
         self.settlement = settlement
         self.note = note
+        self.since = since
         self.now = settlement.now
         self.spend = hashed(settlement.spend)
         self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
@@ -70,9 +72,10 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits = _known(
+        self._spends, self._limits, since = _known(
             cursor, {one.spend for one in settlings}, {key for one in settlings for key, _ in one.limits}
         )
+        self._since = begin(cursor, settlings[0].since) if since is None else since
         self._settled: list[Settling] = []
         self._spent: dict[bytes, Settling] = {}
         self._counted: dict[bytes, int] = {}
@@ -87,6 +90,8 @@ class _Batch:
             return OverLimit(retry_after_seconds=seconds)
         if before is not None:
             return Spent(receipt=to_text(before[1]))
+        if one.settlement.issued_at < self._since:
+            return Forgotten()
         if one.pins and (taken := _pin(self._cursor, one.pins, one.settlement.pins)) is not None:
             return PinTaken(pin=taken)
         self._settled.append(one)
@@ -140,17 +145,28 @@ def hashed(key: str) -> bytes:
 
 def _known(
     cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int]]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment. By their keys."""
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], int | None]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; by their keys. And
+    since when it remembers."""
     asked_spends, asked_limits = _padded(spends), _padded(limits)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    query = f"SELECT ({spent} ({_marks(asked_spends)})), ({counted} ({_marks(asked_limits)}))"
-    spent, counted = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
+    query = f"SELECT ({spent} ({_marks(asked_spends)})), ({counted} ({_marks(asked_limits)})),"
+    query += " (SELECT since FROM memory)"
+    spent, counted, since = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
+        since,
     )
+
+
+def begin(cursor: sqlite3.Cursor, since: int) -> int:
+    """Since when the file remembers: what it says, or else this moment, which it says from now on."""
+    cursor.execute("INSERT OR IGNORE INTO memory (id, since) VALUES (1, ?)", (since,))
+    cursor.execute("SELECT since FROM memory")
+    (since,) = cursor.fetchone()
+    return since
 
 
 def _padded(keys: Collection[bytes]) -> list[bytes]:

@@ -85,6 +85,8 @@ async def opening(url: str) -> AsyncIterator[Opening]:
 
 
 @pytest.fixture
-def state(opening: Opening) -> State:
-    """One replica's state."""
-    return opening()
+async def state(opening: Opening) -> State:
+    """One replica's state, which has begun to remember."""
+    state = opening()
+    await state.begin(time.time())
+    return state

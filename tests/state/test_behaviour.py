@@ -16,6 +16,7 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Forgotten,
     Limit,
     Outcome,
     OverLimit,
@@ -27,6 +28,7 @@ from broker.state import (
     StoredKeys,
     Written,
 )
+from broker.tokens import LEEWAY_SECONDS
 from tests.state.conftest import Opening
 from tests.state.examples import claim, limit, pin, record, settlement
 
@@ -220,6 +222,51 @@ def test_what_stands_twice_in_a_settlement_is_a_mistake(changes: dict[str, objec
         settlement(**changes)
 
 
+# --- Since when it remembers -----------------------------------------------------------------------------------------
+
+
+async def test_a_new_state_takes_tokens_that_were_issued_a_moment_ago(opening: Opening) -> None:
+    now = time.time()
+    assert await opening().settle(settlement(now=now, issued_at=now - LEEWAY_SECONDS + 1)) == Settled()
+    assert await opening().settle(settlement(now=now, issued_at=now - LEEWAY_SECONDS - 1)) == Forgotten()
+
+
+async def test_what_was_issued_before_the_state_began_is_neither_spent_nor_written(state: State) -> None:
+    """It may have been exchanged before, and nobody knows."""
+    older = settlement(spend="token", issued_at=time.time() - 100, pins=(pin(),))
+    assert [await state.settle(older) for _ in range(2)] == [Forgotten()] * 2
+    assert await state.records(10) == []
+    assert await state.pins(["acme/widgets-release"]) == {}
+    assert await state.settle(settlement(spend="token")) == Settled()
+
+
+async def test_tokens_that_are_too_old_count(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    assert await state.settle(settlement(now=now, limits=one, issued_at=now - 100)) == Forgotten()
+    assert isinstance(await state.settle(settlement(now=now, limits=one)), OverLimit)
+
+
+async def test_what_is_known_to_be_spent_is_told_so(state: State) -> None:
+    await state.settle(settlement(spend="token", receipt="first"))
+    assert await state.settle(settlement(spend="token", issued_at=0.0)) == Spent(receipt="first")
+
+
+async def test_an_upload_token_from_before_is_as_good_as_revoked(opening: Opening) -> None:
+    """Whoever revoked it was told that it is done."""
+    now, state = int(time.time()), opening()
+    assert await state.is_revoked("token", (), now)  # nothing is remembered yet
+    await state.begin(now)
+    minted = (now - LEEWAY_SECONDS - 1, now - LEEWAY_SECONDS, now)
+    assert [await state.is_revoked("token", (), moment) for moment in minted] == [True, False, False]
+
+
+async def test_beginning_again_changes_nothing(opening: Opening) -> None:
+    now = time.time()
+    for later in (0, 50, 1000):
+        await opening().begin(now + later)
+    assert not await opening().is_revoked("token", (), int(now))
+
+
 # --- Records, revocations, keys --------------------------------------------------------------------------------------
 
 
@@ -244,46 +291,52 @@ async def test_one_organizations_records_are_found_among_many_of_others(state: S
 
 
 async def test_a_revocation_comes_with_its_record(state: State) -> None:
-    assert not await state.is_revoked("token")
-    await state.revoke("token", int(time.time()) + 60, record(body="revoked"))
-    assert await state.is_revoked("token")
-    assert not await state.is_revoked("another")
+    now = int(time.time())
+    assert not await state.is_revoked("token", (), now)
+    await state.revoke("token", now + 60, record(body="revoked"))
+    assert await state.is_revoked("token", (), now)
+    assert not await state.is_revoked("another", (), now)
     assert await state.records(10) == ["revoked"]
 
 
 async def test_a_revocation_holds_where_a_replicas_clock_is_behind(state: State) -> None:
-    await state.revoke("token", int(time.time()) - 5, record())
-    assert await state.is_revoked("token")
+    now = int(time.time())
+    await state.revoke("token", now - 5, record())
+    assert await state.is_revoked("token", (), now)
 
 
 async def test_revoking_twice_is_no_mistake(state: State) -> None:
+    now = int(time.time())
     for until in (600, 1):
-        await state.revoke("token", int(time.time()) + until, record())
-    assert await state.is_revoked("token")
+        await state.revoke("token", now + until, record())
+    assert await state.is_revoked("token", (), now)
     assert len(await state.records(10)) == 2
 
 
 async def test_a_subject_s_revocation_is_of_what_was_minted_until_then(state: State) -> None:
-    await state.revoke_subject("organization acme", 1000, record(body="revoked"))
+    now = int(time.time())
+    await state.revoke_subject("organization acme", now, record(body="revoked"))
     subjects = ["everything", "organization acme", "publisher acme/x"]
-    assert [await state.is_revoked("token", subjects, minted) for minted in (999, 1000, 1001)] == [True, True, False]
-    assert not await state.is_revoked("token", ["organization acm", "organization acme/", "everything"], 1)
-    assert not await state.is_revoked("organization acme")
-    assert not await state.is_revoked("organization acme", [], 1)
+    assert [await state.is_revoked("token", subjects, now + later) for later in (-1, 0, 1)] == [True, True, False]
+    assert not await state.is_revoked("token", ["organization acm", "organization acme/", "everything"], now)
+    assert not await state.is_revoked("organization acme", [], now)
     assert await state.records(10) == ["revoked"]
 
 
 async def test_of_a_subject_s_revocations_the_latest_moment_counts(state: State) -> None:
-    for before in (1000, 2000, 500):
+    now = int(time.time())
+    for before in (now, now + 1000, now - 500):
         await state.revoke_subject("run github 1", before, record())
-    assert [await state.is_revoked("token", ["run github 1"], minted) for minted in (2000, 2001)] == [True, False]
+    minted = (now + 1000, now + 1001)
+    assert [await state.is_revoked("token", ["run github 1"], moment) for moment in minted] == [True, False]
     assert len(await state.records(10)) == 3
 
 
 async def test_one_of_many_subjects_is_enough(state: State) -> None:
-    await state.revoke_subject("s7", 1000, record())
-    assert await state.is_revoked("token", [f"s{n}" for n in range(60)], 1000)
-    assert not await state.is_revoked("token", [f"s{n}" for n in range(60) if n != 7], 1000)
+    now = int(time.time())
+    await state.revoke_subject("s7", now, record())
+    assert await state.is_revoked("token", [f"s{n}" for n in range(60)], now)
+    assert not await state.is_revoked("token", [f"s{n}" for n in range(60) if n != 7], now)
 
 
 async def test_of_an_issuers_keys_the_newer_stay(state: State) -> None:
@@ -413,10 +466,11 @@ async def test_any_text_is_kept_as_it_is(state: State, text: str) -> None:
     assert await state.settle(hostile) == Settled()
     assert await state.settle(settlement(spend=text)) == Spent(receipt=text)
     assert await state.pins([text]) == {text: {text: text}}
-    await state.revoke(text, int(time.time()) + 60, record(organization=text, body=text))
-    assert await state.is_revoked(text)
-    await state.revoke_subject(text, 5, record(organization=text, body=text))
-    assert await state.is_revoked("", [text, "other"], 5)
+    now = int(time.time())
+    await state.revoke(text, now + 60, record(organization=text, body=text))
+    assert await state.is_revoked(text, (), now)
+    await state.revoke_subject(text, now, record(organization=text, body=text))
+    assert await state.is_revoked("", [text, "other"], now)
     assert await state.records(10, text) == [text, text, text]
     await state.store_keys(text, StoredKeys(fetched_at=1.5, document=text))
     assert await state.stored_keys(text) == StoredKeys(fetched_at=1.5, document=text)
