@@ -39,6 +39,7 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.minting import Minter, SigningKey, SigningKeys
+from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
@@ -52,6 +53,9 @@ MOST_READERS = 256
 """Pages and files that a process reads from one registry at once."""
 MOST_FILES = 192
 """Of those, files: what is left is for pages, which come and go."""
+
+BEGIN_AGAIN_SECONDS = 1.0
+"""Between attempts to reach a state at start."""
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
@@ -222,6 +226,7 @@ class _Parts:
             logs.logger().warning("loopback issuers are allowed: never so in production")
         self.policies.tell("loaded")
         work = [
+            asyncio.create_task(self._begin_state()),
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
@@ -239,6 +244,17 @@ class _Parts:
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
+
+    async def _begin_state(self) -> None:
+        """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
+        while True:
+            try:
+                for said in await self.state.begin(self.clock()):
+                    logs.logger().warning("state is not kept as it should be", why=said)
+            except StateUnavailable:  # which `/readyz` and every request say too
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+            else:
+                return
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:

@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.chain import Head, Kept
 from broker.tokens import LEEWAY_SECONDS
 
 DEADLINE_SECONDS: Final = 2.0
@@ -220,13 +221,26 @@ class State(Protocol):
         """
 
     async def append(self, record: Record) -> None:
-        """Appends a record."""
+        """Appends a record, linked to the last one of its organization (`broker.chain`), as all that append do."""
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """The newest `most` records (their bodies) of all or of one organization, oldest first.
 
         "Newest" is by when they were appended. Those older than the retention go away in time, in no hurry.
         """
+
+    async def records_after(self, position: str, most: int, organization: str | None = None) -> Sequence[Kept]:
+        """The first `most` records after a position, of all or of one organization, in the order of appending.
+
+        Args:
+            position: Of a record of this store, which may be gone; empty for the oldest that is kept.
+
+        Raises:
+            ValueError: `position` is none of this store's.
+        """
+
+    async def heads(self) -> Mapping[str, Head]:
+        """Where each organization's chain stands."""
 
     async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """What first uses recorded: publisher -> field -> id, without the publishers that have none."""

@@ -19,14 +19,17 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
+from broker import chain
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
@@ -55,6 +58,8 @@ from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 Argument = bytes | str | int
 
 _RUNS = {writes: (Operation("EVALSHA", writes=writes), Operation("EVAL", writes=writes)) for writes in (False, True)}
+_POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
+"""An entry's id in a stream."""
 
 
 class RedisState:
@@ -83,15 +88,14 @@ class RedisState:
         """As `State.settle`."""
         record, limits, pins = settlement.record, settlement.limits, settlement.pins
         keys = [
-            self._key("spend", settlement.spend),
             *self._records_of(record),
+            self._key("spend", settlement.spend),
             self._key("since"),
             *(self._key("limit", limit.key) for limit in limits),
             *(self._key("pins", pin.publisher) for pin in pins),
         ]
         arguments: list[Argument] = [
-            self._retention,
-            to_bytes(record.body),
+            *self._appending(record),
             to_bytes(record.attempt),
             to_bytes(settlement.receipt),
             math.ceil((settlement.spend_until - settlement.now) * 1000),
@@ -120,18 +124,37 @@ class RedisState:
 
     async def append(self, record: Record) -> None:
         """As `State.append`."""
-        arguments: list[Argument] = [self._retention, to_bytes(record.body)]
-        await self._run(scripts.APPEND, self._records_of(record), arguments, repeatable=False)
+        await self._run(scripts.APPEND, self._records_of(record), self._appending(record), repeatable=False)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
         if most < 1:
             return []
-        keys = [self._key("records")]
+        keys = [self._key("log")]
         if organization is not None:
-            keys.append(self._key("records-of", organization))
+            keys.append(self._key("log-of", organization))
         bodies = await self._run(scripts.RECORDS, keys, [most])
         return [to_text(body) for body in reversed(bodies)]
+
+    async def records_after(self, position: str, most: int, organization: str | None = None) -> Sequence[Kept]:
+        """As `State.records_after`."""
+        if position and not _POSITION.fullmatch(position):
+            raise ValueError("no position of a record")
+        if most < 1:
+            return []
+        keys = [self._key("log")]
+        if organization is not None:
+            keys.append(self._key("log-of", organization))
+        found = await self._run(scripts.RECORDS_AFTER, keys, [f"({position}" if position else "-", most])
+        return [
+            Kept(position=at, organization=name, sequence=int(sequence), link=link, body=body)
+            for at, name, sequence, link, body in (map(to_text, one) for one in found)
+        ]
+
+    async def heads(self) -> Mapping[str, Head]:
+        """As `State.heads`."""
+        told = await self._command("HGETALL", self._key("log-heads"))
+        return {to_text(name): _head(to_text(one)) for name, one in told.items()}
 
     async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """As `State.pins`."""
@@ -148,14 +171,14 @@ class RedisState:
         """As `State.revoke`."""
         seconds = max(until - record.at, 0) + REVOCATION_MARGIN_SECONDS
         keys = [*self._records_of(record), self._key("revoked", token_id)]
-        arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000)]
+        arguments: list[Argument] = [*self._appending(record), math.ceil(seconds * 1000)]
         await self._run(scripts.REVOKE, keys, arguments, repeatable=False)
 
     async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
         """As `State.revoke_subject`."""
         seconds = max(before - record.at, 0) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
         keys = [*self._records_of(record), self._key("revoked-subject", subject)]
-        arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000), before]
+        arguments: list[Argument] = [*self._appending(record), math.ceil(seconds * 1000), before]
         await self._run(scripts.REVOKE_SUBJECT, keys, arguments, repeatable=False)
 
     async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
@@ -263,7 +286,9 @@ class RedisState:
 
     async def ping(self) -> None:
         """As `State.ping`; also where Redis is set to forget keys when its memory is full."""
-        forgetful = await self._run(scripts.PING, [self._key("ping")], [])
+        forgetful = await self._run(
+            scripts.PING, [self._key("ping"), self._key("log"), self._key("log-heads")], [self._retention]
+        )
         if forgetful:
             raise StateUnavailable("Redis forgets keys when its memory is full: set `maxmemory-policy noeviction`")
 
@@ -287,8 +312,14 @@ class RedisState:
     def _file(self, name: str) -> bytes:
         return self._key("file", hashlib.sha256(to_bytes(name)).hexdigest())
 
-    def _records_of(self, record: Record) -> tuple[bytes, bytes]:
-        return self._key("records"), self._key("records-of", record.organization)
+    def _records_of(self, record: Record) -> tuple[bytes, bytes, bytes]:
+        return self._key("log"), self._key("log-of", record.organization), self._key("log-heads")
+
+    def _appending(self, record: Record) -> tuple[Argument, ...]:
+        """What every script takes that appends, before its own arguments."""
+        body = to_bytes(record.body)
+        digested, genesis = chain.digest(body).hex(), chain.genesis(record.organization)
+        return self._retention, body, digested, to_bytes(record.organization), genesis
 
     async def _run(
         self, script: scripts.Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, repeatable: bool = True
@@ -336,3 +367,8 @@ class RedisState:
                     return await ask()
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateUnavailable from error
+
+
+def _head(told: str) -> Head:
+    sequence, link, swept_sequence, swept_link = told.split(" ")
+    return Head(sequence=int(sequence), link=link, swept_sequence=int(swept_sequence), swept_link=swept_link)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
+
+_NOT_ALLOWED: Final = (
+    "Redis does not let this user ask INFO: see to `maxmemory-policy noeviction`, `appendonly yes` and "
+    "`min-replicas-to-write` yourself, or grant +info"
+)
 
 
 def advice(sections: Sequence[str], *, replicas: int) -> Sequence[str]:
@@ -14,10 +20,7 @@ def advice(sections: Sequence[str], *, replicas: int) -> Sequence[str]:
         replicas: How many the broker waits for.
     """
     if not sections:
-        return (
-            "Redis does not let this user ask INFO: see to `maxmemory-policy noeviction`, `appendonly yes` and "
-            "`min-replicas-to-write` yourself, or grant +info",
-        )
+        return [_NOT_ALLOWED]
     told = dict(re.findall(r"^(\w+):(.*?)\r?$", "\n".join(sections), re.MULTILINE))
     said = []
     if told.get("aof_enabled") != "1":
@@ -26,9 +29,7 @@ def advice(sections: Sequence[str], *, replicas: int) -> Sequence[str]:
     if replicas == 0 and connected > 0:
         said.append("Redis has replicas, and a failover to one loses what was written last: add replicas=1 to the URL")
     if replicas > connected:
-        said.append(
-            f"Redis has {connected} replicas, and the broker waits for {replicas}: it refuses until they are there"
-        )
+        said.append(f"Redis has {connected} replicas and the broker waits for {replicas}: it refuses until they come")
     if replicas > 0 and "min_slaves_good_slaves" not in told:
         said.append("Redis takes writes without its replicas, which are then refused late: set `min-replicas-to-write`")
     return said

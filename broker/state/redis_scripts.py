@@ -5,7 +5,7 @@
   error, and a token is spent at most.
 - Times to live are relative, in milliseconds. `EXAT` with a moment in the past answers success and stores nothing, and
   the server's clock is not ours.
-- Records are trimmed by the server's clock, which also numbers them; every replica's would differ.
+- Records are swept by the server's clock, which also numbers them; every replica's would differ.
 - Lua's numbers are doubles: microseconds of this century stay exact, if they are written with `%.0f`.
 """
 
@@ -14,6 +14,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from typing import Final
+
+from broker.state.redis_chain import APPEND as APPEND_FIRST
+from broker.state.redis_chain import SWEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +33,26 @@ class Script:
         object.__setattr__(self, "name", digest)
 
 
-_APPEND = """
-local function append(records, of_organization, retention, body)
-  local now = redis.call('TIME')
-  local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(retention), 0))
-  local id = redis.call('XADD', records, 'MINID', '~', oldest, '*', 'body', body)
-  redis.call('PEXPIRE', records, retention)
-  redis.call('XADD', of_organization, 'MINID', '~', oldest, id, 'of', '')
-  redis.call('PEXPIRE', of_organization, retention)
-end
-"""
-
 SETTLE: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: the spent token, all records, the organization's records, since when all is remembered, each limit, each pin's
---       publisher.
--- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits,
---       when the token was issued, since when all is remembered if nothing is,
---       interval and window of each limit in us, field and value of each pin.
-local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
-if before[1] == ARGV[3] then return {'settled'} end
-local since = redis.call('GET', KEYS[4])
+-- KEYS: 1 to 3 the record's; 4 the spent token; 5 since when all is remembered; each limit; each pin's publisher.
+-- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits,
+--       11 when the token was issued, 12 since when all is remembered if nothing is;
+--       interval and window of each limit in us; field and value of each pin.
+local before = redis.call('HMGET', KEYS[4], 'attempt', 'receipt')
+if before[1] == ARGV[6] then return {'settled'} end
+local since = redis.call('GET', KEYS[5])
 if not since then
-  since = ARGV[9]
-  redis.call('SET', KEYS[4], since)
+  since = ARGV[12]
+  redis.call('SET', KEYS[5], since)
 end
 
-local now, limits = tonumber(ARGV[6]), tonumber(ARGV[7])
+local now, limits = tonumber(ARGV[9]), tonumber(ARGV[10])
 local counted, wait = {}, 0
 for i = 1, limits do
-  local interval, window = tonumber(ARGV[8 + 2 * i]), tonumber(ARGV[9 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[4 + i]) or '0')
+  local interval, window = tonumber(ARGV[11 + 2 * i]), tonumber(ARGV[12 + 2 * i])
+  local free_at = tonumber(redis.call('GET', KEYS[5 + i]) or '0')
   -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
   counted[i] = math.min(math.max(free_at, now), now + window) + interval
   wait = math.max(wait, counted[i] - window - now)
@@ -70,67 +61,75 @@ if wait > 0 then return {'over', string.format('%.0f', wait)} end
 for i = 1, limits do
   -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
   local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[4 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  redis.call('SET', KEYS[5 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
 end
 
 if before[1] then return {'spent', before[2]} end
-if tonumber(ARGV[8]) < tonumber(since) then return {'forgotten'} end
+if tonumber(ARGV[11]) < tonumber(since) then return {'forgotten'} end
 
-local pins = #KEYS - 4 - limits
+local pins = #KEYS - 5 - limits
 for i = 1, pins do
-  local at = 8 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[4 + limits + i], ARGV[at])
+  local at = 11 + 2 * (limits + i)
+  local found = redis.call('HGET', KEYS[5 + limits + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
-redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('HSET', KEYS[4], 'attempt', ARGV[6], 'receipt', ARGV[7])
+redis.call('PEXPIRE', KEYS[4], ARGV[8])
 for i = 1, pins do
-  local at = 8 + 2 * (limits + i)
-  redis.call('HSET', KEYS[4 + limits + i], ARGV[at], ARGV[at + 1])
+  local at = 11 + 2 * (limits + i)
+  redis.call('HSET', KEYS[5 + limits + i], ARGV[at], ARGV[at + 1])
 end
-append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
+append()
 return {'settled'}
 """
 )
 
-APPEND: Final = Script(
-    _APPEND
-    + """
--- KEYS: all records, the organization's records. ARGV: retention in ms, body.
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
-"""
-)
+APPEND: Final = Script(APPEND_FIRST + "append()")
 
 REVOKE: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, the token. ARGV: retention in ms, body, ms to remember the token.
-if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then redis.call('SET', KEYS[3], '', 'PX', ARGV[3]) end
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; 4 the token. ARGV: 1 to 5 the record's; 6 ms to remember the token.
+if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[6]) then redis.call('SET', KEYS[4], '', 'PX', ARGV[6]) end
+append()
 """
 )
 
 REVOKE_SUBJECT: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, the subject. ARGV: retention in ms, body, ms to remember, moment.
-local before, left = redis.call('GET', KEYS[3]), math.max(redis.call('PTTL', KEYS[3]), tonumber(ARGV[3]))
-if before and tonumber(before) > tonumber(ARGV[4]) then ARGV[4] = before end
-redis.call('SET', KEYS[3], ARGV[4], 'PX', string.format('%.0f', left))
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; 4 the subject. ARGV: 1 to 5 the record's; 6 ms to remember, 7 the moment.
+local before, left = redis.call('GET', KEYS[4]), math.max(redis.call('PTTL', KEYS[4]), tonumber(ARGV[6]))
+local moment = ARGV[7]
+if before and tonumber(before) > tonumber(moment) then moment = before end
+redis.call('SET', KEYS[4], moment, 'PX', string.format('%.0f', left))
+append()
 """
 )
 
 RECORDS: Final = Script(
     """
--- KEYS: all records, one organization's records where only those are wanted. ARGV: how many.
+-- KEYS: all records; one organization's records where only those are wanted. ARGV: how many. The newest first.
 local bodies = {}
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[#KEYS], '+', '-', 'COUNT', ARGV[1])) do
   if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
-  if entry then bodies[#bodies + 1] = entry[2][2] end
+  if entry then bodies[#bodies + 1] = entry[2][8] end
 end
 return bodies
+""",
+    writes=False,
+)
+
+RECORDS_AFTER: Final = Script(
+    """
+-- KEYS: all records; one organization's records where only those are wanted. ARGV: where to begin, how many.
+local found = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[#KEYS], ARGV[1], '+', 'COUNT', ARGV[2])) do
+  if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
+  if entry then found[#found + 1] = {entry[1], entry[2][2], entry[2][4], entry[2][6], entry[2][8]} end
+end
+return found
 """,
     writes=False,
 )
@@ -236,9 +235,12 @@ return told
 )
 
 PING: Final = Script(
-    """
--- KEYS: one to write. Answers the eviction policy, where that could make Redis forget what was spent.
+    SWEEP
+    + """
+-- KEYS: one to write, all records, the heads of all chains. ARGV: retention in ms.
+-- Answers the eviction policy, where that could make Redis forget what was spent.
 redis.call('SET', KEYS[1], '', 'PX', 60000)
+sweep(KEYS[2], KEYS[3], ARGV[1], 100)
 local memory = redis.pcall('INFO', 'memory')  -- which a user may not be allowed to ask
 if type(memory) ~= 'string' then return end
 local most, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:([%w-]+)')

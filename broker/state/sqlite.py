@@ -14,6 +14,7 @@ from pathlib import Path
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
     REVOCATION_MARGIN_SECONDS,
@@ -26,10 +27,12 @@ from broker.state import (
     Written,
     beginning,
     sqlite_claims,
+    sqlite_records,
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
-from broker.state.sqlite_settling import APPEND, Settling, begin, hashed, insert, row_of
+from broker.state.sqlite_records import Row, insert, read_position
+from broker.state.sqlite_settling import Settling, begin, hashed
 from broker.state.sqlite_worker import Worker
 
 _COLUMNS = "key, until, created_at, name, role, digest"
@@ -64,26 +67,26 @@ class SQLiteState:
 
     async def append(self, record: Record) -> None:
         """As `State.append`."""
-        row = row_of(record)
+        row = Row.of(record)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(record.at)
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
-        where, values = ("", ()) if organization is None else ("WHERE organization = ?", (to_bytes(organization),))
+        return await self._reader.do(lambda cursor: sqlite_records.newest(cursor, most, organization))
 
-        def work(cursor: sqlite3.Cursor) -> list[bytes]:
-            cursor.execute(
-                f"SELECT body FROM records {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two texts above
-                (*values, max(most, 0)),
-            )
-            return [body for (body,) in cursor]
+    async def records_after(self, position: str, most: int, organization: str | None = None) -> Sequence[Kept]:
+        """As `State.records_after`."""
+        number = read_position(position)
+        return await self._reader.do(lambda cursor: sqlite_records.after(cursor, number, most, organization))
 
-        return [to_text(body) for body in reversed(await self._reader.do(work))]
+    async def heads(self) -> Mapping[str, Head]:
+        """As `State.heads`."""
+        return await self._reader.do(sqlite_records.heads)
 
     async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """As `State.pins`."""
@@ -100,7 +103,7 @@ class SQLiteState:
 
     async def revoke(self, token_id: str, until: int, record: Record) -> None:
         """As `State.revoke`."""
-        key, row = to_bytes(token_id), row_of(record)
+        key, row = to_bytes(token_id), Row.of(record)
         kept_until = max(until, int(record.at) + 1) + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -110,13 +113,13 @@ class SQLiteState:
                 " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
                 (key, kept_until),
             )
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
     async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
         """As `State.revoke_subject`."""
-        key, row = to_bytes(subject), row_of(record)
+        key, row = to_bytes(subject), Row.of(record)
         kept_until = max(before, int(record.at) + 1) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -126,7 +129,7 @@ class SQLiteState:
                 " until = max(until, excluded.until), before = max(before, excluded.before)",
                 (key, kept_until, before),
             )
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 

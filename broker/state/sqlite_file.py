@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 5
+from broker.state.sqlite_records import sweep
+
+SCHEMA_VERSION: Final = 6
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -78,15 +80,25 @@ CREATE TABLE revoked_subjects (
 PRAGMA user_version = 4;
 """
 
+_CHAIN = """
+ALTER TABLE records ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE records ADD COLUMN link BLOB NOT NULL DEFAULT X'';
+CREATE TABLE heads (
+    organization BLOB PRIMARY KEY, sequence INTEGER NOT NULL, link BLOB NOT NULL,
+    swept_sequence INTEGER NOT NULL, swept_link BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 5;
+"""
+
 _MEMORY = """
 CREATE TABLE memory (id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL) STRICT;
 -- A file that was in use has remembered all along; an empty one begins when it is first used.
 INSERT INTO memory (id, since) SELECT 1, 0 WHERE EXISTS (SELECT 1 FROM heartbeat) OR EXISTS (SELECT 1 FROM records)
     OR EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM pins);
-PRAGMA user_version = 5;
+PRAGMA user_version = 6;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _MEMORY)
+_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _MEMORY)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -197,10 +209,7 @@ class Sweeper:
         self._writes, self._next_at = 0, time.monotonic() + SWEEP_SECONDS
         for table, unit in self._UNITS:
             self._sweep(cursor, table, int(self._now * unit))
-        cursor.execute(
-            "DELETE FROM records WHERE id IN (SELECT id FROM records ORDER BY id LIMIT ?) AND at < ?",
-            (SLICE, self._now - self._retention_seconds),
-        )
+        sweep(cursor, SLICE, self._now - self._retention_seconds)
 
     def _sweep(self, cursor: sqlite3.Cursor, table: str, now: int) -> None:
         # Keys in order, from where the last slice ended: no second index, which each exchange would have to write.

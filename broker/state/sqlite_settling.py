@@ -11,26 +11,10 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
 
-from broker.audit import Record
 from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
 from broker.state.encoding import to_bytes, to_text
-
-APPEND: Final = "INSERT INTO records (at, organization, attempt, receipt, body) VALUES"
-
-Row = tuple[float, bytes, bytes, bytes, bytes]
-
-
-def row_of(record: Record, receipt: str = "") -> Row:
-    """A record's columns, as `APPEND` takes them."""
-    return record.at, to_bytes(record.organization), to_bytes(record.attempt), to_bytes(receipt), to_bytes(record.body)
-
-
-def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Writes rows, at least one, with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
-    row = f"({_marks(rows[0])})"
-    cursor.execute(f"{statement} {','.join([row] * len(rows))}", [value for values in rows for value in values])
+from broker.state.sqlite_records import Row, append, insert, marks
 
 
 class Settling:
@@ -51,7 +35,7 @@ class Settling:
         self.spend = hashed(settlement.spend)
         self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
-        self.row = row_of(settlement.record, settlement.receipt)
+        self.row = Row.of(settlement.record, settlement.receipt)
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
         """Settles this one alone."""
@@ -84,7 +68,7 @@ class _Batch:
         """Decides one, after those before it."""
         one.note(one.now)
         before = self._before(one)
-        if before is not None and before[0] == one.row[2]:
+        if before is not None and before[0] == one.row.attempt:
             return Settled()
         if (seconds := self._count(one.limits, one.now)) > 0:
             return OverLimit(retry_after_seconds=seconds)
@@ -103,9 +87,7 @@ class _Batch:
         if self._counted:
             insert(self._cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(self._counted.items()))
         if self._settled:
-            insert(self._cursor, APPEND, [one.row for one in self._settled])
-            # With AUTOINCREMENT and the write lock held, the rows of one statement are numbered one after the other.
-            numbered = enumerate(self._settled, (self._cursor.lastrowid or 0) - len(self._settled) + 1)
+            numbered = enumerate(self._settled, append(self._cursor, [one.row for one in self._settled]))
             rows = [(one.spend, one.settlement.spend_until, number) for number, one in numbered]
             insert(self._cursor, "INSERT OR REPLACE INTO spends (key, until, record) VALUES", rows)
 
@@ -113,7 +95,7 @@ class _Batch:
         """Who spent the token (attempt, receipt); None where nobody did, empty where the record is gone."""
         earlier = self._spent.get(one.spend)
         if earlier is not None and earlier.settlement.spend_until > one.now:
-            return earlier.row[2], earlier.row[3]
+            return earlier.row.attempt, earlier.row.receipt
         until, record = self._spends.get(one.spend, (0, 0))
         if until <= one.now:
             return None
@@ -151,7 +133,7 @@ def _known(
     asked_spends, asked_limits = _padded(spends), _padded(limits)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    query = f"SELECT ({spent} ({_marks(asked_spends)})), ({counted} ({_marks(asked_limits)})),"
+    query = f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"
     query += " (SELECT since FROM memory)"
     spent, counted, since = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
     return (
@@ -173,11 +155,6 @@ def _padded(keys: Collection[bytes]) -> list[bytes]:
     """With keys that nothing has, so that there are few statements to prepare, and the file's own cache holds them."""
     size = 1 << (len(keys) - 1).bit_length() if keys else 0
     return [*keys, *[b""] * (size - len(keys))]
-
-
-def _marks(values: Sequence[Any]) -> str:
-    """'?,?,?'"""
-    return ",".join("?" * len(values))
 
 
 def _fields(text: str | None) -> list[list[str]]:

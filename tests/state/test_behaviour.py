@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from broker.api_tokens import ApiToken
+from broker.chain import Head, Verification, digest, genesis, link
 from broker.refusals import StateUnavailable
 from broker.state import (
     Busy,
@@ -28,6 +29,7 @@ from broker.state import (
     StoredKeys,
     Written,
 )
+from broker.state.encoding import to_bytes
 from broker.tokens import LEEWAY_SECONDS
 from tests.state.conftest import Opening
 from tests.state.examples import claim, limit, pin, record, settlement
@@ -286,8 +288,72 @@ async def test_records_are_the_newest_oldest_first(state: State) -> None:
 
 async def test_one_organizations_records_are_found_among_many_of_others(state: State) -> None:
     await state.append(record(body="ours", organization="acme"))
-    await asyncio.gather(*(state.append(record(organization="bolt")) for _ in range(1500)))
+    for _ in range(15):
+        await asyncio.gather(*(state.append(record(organization="bolt")) for _ in range(100)))
     assert await state.records(10, "acme") == ["ours"]
+
+
+async def test_records_are_linked_in_the_order_of_appending(state: State) -> None:
+    """By whichever method they came, at whichever replica."""
+    await state.append(record(body="one"))
+    await state.settle(settlement(record=record(body="two")))
+    await state.append(record(body="other", organization="bolt"))
+    await state.revoke("jti", int(time.time()) + 60, record(body="three"))
+    await state.revoke_subject("everything", int(time.time()), record(body="nobody's \ud800", organization=""))
+    kept = await state.records_after("", 100)
+    assert [(one.organization, one.sequence, one.body) for one in kept] == [
+        ("acme", 1, "one"),
+        ("acme", 2, "two"),
+        ("bolt", 1, "other"),
+        ("acme", 3, "three"),
+        ("", 1, "nobody's \ud800"),
+    ]
+    links = {name: genesis(name) for name in ("acme", "bolt", "")}
+    for one in kept:
+        links[one.organization] = link(links[one.organization], digest(to_bytes(one.body)))
+        assert one.link == links[one.organization]
+    assert await state.heads() == {
+        name: Head(sequence=sequence, link=links[name], swept_sequence=0, swept_link=genesis(name))
+        for name, sequence in (("acme", 3), ("bolt", 1), ("", 1))
+    }
+
+
+async def test_records_are_read_page_by_page_from_any_position(state: State) -> None:
+    for number in range(7):
+        await state.append(record(body=f"acme {number}"))
+        await state.append(record(body=f"bolt {number}", organization="bolt"))
+    for organization in ("acme", "bolt"):
+        position, read = "", []
+        while page := await state.records_after(position, 3, organization):
+            position = page[-1].position
+            read += [one.body for one in page]
+        assert read == [f"{organization} {number}" for number in range(7)]
+    everything = await state.records_after("", 100)
+    assert [one.body for one in everything] == [f"{name} {number}" for number in range(7) for name in ("acme", "bolt")]
+    assert await state.records_after(everything[4].position, 100) == everything[5:]
+    assert await state.records_after(everything[4].position, 2, "acme") == [everything[6], everything[8]]
+    assert await state.records_after(everything[-1].position, 100) == []
+    assert await state.records_after("", 0) == []
+
+
+@pytest.mark.parametrize("position", ["x", "-1", "1-", "1 OR 1", "+", "9" * 50, "\u0661", "1-2-3", "\n"])
+async def test_a_position_that_is_none_is_a_mistake(state: State, position: str) -> None:
+    await state.append(record())
+    with pytest.raises(ValueError, match="no position"):
+        await state.records_after(position, 1)
+
+
+async def test_many_at_once_at_two_replicas_make_one_chain(opening: Opening) -> None:
+    replicas = [opening(), opening()]
+    await asyncio.gather(
+        *(state.settle(settlement(record=record(body=f"{n}"))) for state in replicas for n in range(50)),
+        *(state.append(record(organization="bolt")) for state in replicas for _ in range(20)),
+    )
+    verification = Verification(await replicas[0].heads())
+    verification.follow(await replicas[1].records_after("", 1000))
+    verification.finish()
+    assert verification.findings == []
+    assert {name: sequence for name, (sequence, _) in verification.ends.items()} == {"acme": 100, "bolt": 40}
 
 
 async def test_a_revocation_comes_with_its_record(state: State) -> None:

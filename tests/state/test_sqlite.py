@@ -14,12 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from broker.chain import Verification
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
-from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, OverLimit, Settled, Spent
+from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, Forgotten, OverLimit, Settled, Spent
 from broker.state.sqlite import SQLiteState
 from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, SWEEP_AFTER, connect
 from broker.state.sqlite_worker import Worker
+from broker.tokens import LEEWAY_SECONDS
 from tests.state.examples import claim, limit, record, settlement, unavailable_in_time
 from tests.state.processes import SPAWN, hold_lock, running, settle_one_token, settle_without_end
 
@@ -125,7 +127,7 @@ async def test_a_lock_held_by_another_process_is_answered_in_time_and_waited_for
         with unavailable_in_time():
             await state.ping()
         # Reading goes on, or no upload would be checked while somebody copies the file.
-        assert not await state.is_revoked("token")
+        assert not await state.is_revoked("token", (), int(time.time()))
         assert len(await state.records(10)) == 1
         pipe.send("let go")
         assert await asyncio.to_thread(pipe.recv) == "free"
@@ -292,7 +294,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     assert contents(path) == content
     remove(path)
     assert await state.settle(settlement(spend="token")) == Settled()
-    assert not await state.is_revoked("token")
+    assert not await state.is_revoked("token", (), int(time.time()))
 
 
 async def test_a_database_of_something_else_is_refused_and_left_as_it_is(path: Path, state: SQLiteState) -> None:
@@ -324,6 +326,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date_and_keeps_what_
     assert outcomes == [Claimed(), Claimed()]
     assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert [await one.is_revoked("token") for one in replicas] == [True, True]
+    assert not await replicas[0].is_revoked("another", (), 1), "it has remembered all along"
     assert await replicas[1].pins(["acme/widgets"]) == {"acme/widgets": {"a": "b"}}
     for one in replicas:
         await one.close()
@@ -399,6 +402,19 @@ async def test_a_file_that_is_replaced_is_opened_anew(path: Path, state: SQLiteS
     assert await state.settle(settlement(spend="restored")) == Spent(receipt="from a backup")
 
 
+async def test_a_file_that_is_removed_was_no_new_one(path: Path, state: SQLiteState) -> None:
+    """Whoever went on knows so: nothing that was issued before is taken, nor for the leeway after."""
+    now = time.time()
+    await state.settle(settlement(now=now, spend="token"))
+    await state.revoke("jti", int(now) + 60, record())
+    remove(path)
+    for spend in ("token", "another"):
+        assert await state.settle(settlement(spend=spend, issued_at=now + LEEWAY_SECONDS - 1)) == Forgotten()
+    assert await state.is_revoked("jti", (), int(now))
+    later = now + LEEWAY_SECONDS + 60
+    assert await state.settle(settlement(now=later, issued_at=later)) == Settled()
+
+
 async def test_an_error_tells_nothing_of_what_was_asked(path: Path, state: SQLiteState) -> None:
     damage(path, b"no database at all, and long enough to be looked at " * 20)
     with pytest.raises(StateUnavailable) as raised:
@@ -435,6 +451,45 @@ async def test_what_is_over_is_swept_and_what_is_not_stays(path: Path, state: SQ
     assert rows(path, "SELECT count(*) FROM limits") == [(0,)]
     assert rows(path, "SELECT CAST(sha256 AS TEXT) FROM files") == [("new",)]
     assert rows(path, "SELECT count(*), min(at) FROM records") == [(3 * SWEEP_AFTER, later)]
+
+
+async def test_records_are_swept_from_the_front_and_the_chain_tells_so(state: SQLiteState) -> None:
+    """Also where one was appended long after its attempt began: never one in the middle of a chain."""
+    start, day = 1_700_000_000.0, 86400
+    for _ in range(3):
+        await state.append(record(at=start, organization="bolt"))
+    ages = [start, start + 5 * day, start, start + 20 * day]
+    for at in ages:
+        await state.append(record(at=at))
+    before = await state.records_after("", 100)
+    for _ in range(2 * SWEEP_AFTER):
+        await state.append(record(at=start + 31 * day, organization=""))
+    await state.ping()
+    heads, kept = await state.heads(), await state.records_after("", 3)
+    assert [one.sequence for one in kept] == [2, 3, 4], "the third is old, and stands behind one that is not"
+    assert (heads["acme"].swept_sequence, heads["acme"].swept_link) == (1, before[3].link)
+    assert (heads["bolt"].swept_sequence, heads["bolt"].swept_link) == (3, before[2].link)
+    verification = Verification(heads)
+    verification.follow(await state.records_after("", 10_000))
+    verification.finish()
+    assert verification.findings == []
+
+
+async def test_records_from_before_the_chain_are_kept_beside_it(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(VERSION_1)
+        row = f"({time.time()}, CAST('acme' AS BLOB), x'01', x'', CAST('old' AS BLOB))"
+        database.execute(f"INSERT INTO records (at, organization, attempt, receipt, body) VALUES {row}")
+        database.commit()
+    state = SQLiteState(path, retention_days=30)
+    await state.append(record(body="new"))
+    kept = await state.records_after("", 10)
+    assert [(one.sequence, one.body) for one in kept] == [(0, "old"), (1, "new")]
+    verification = Verification(await state.heads())
+    verification.follow(kept)
+    verification.finish()
+    assert (verification.unchained, verification.findings) == (1, [])
+    await state.close()
 
 
 async def test_a_large_heap_is_swept_in_small_slices(path: Path, state: SQLiteState) -> None:
@@ -474,6 +529,7 @@ async def test_a_token_outlives_its_record_and_never_gets_anothers_receipt(path:
 
 async def test_a_subject_s_revocation_is_swept_once_its_last_token_is_over(path: Path, state: SQLiteState) -> None:
     start = 1_700_000_000
+    await state.begin(start)
     await state.revoke_subject("everything", start + 100, record(at=start))
     over = 100 + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
     for later, kept in ((over - 1, True), (over, False)):
@@ -488,11 +544,12 @@ async def test_a_revocation_is_swept_only_when_every_replica_knows_its_token_is_
     path: Path, state: SQLiteState
 ) -> None:
     start = 1_700_000_000.0
+    await state.begin(start)
     for until in (600, 1):  # the longer one holds
         await state.revoke("token", int(start) + until, record(at=start))
     for later, kept in ((600 + REVOCATION_MARGIN_SECONDS - 1, True), (600 + REVOCATION_MARGIN_SECONDS, False)):
         for _ in range(SWEEP_AFTER + 1):
             await state.append(record(at=start + later))
         await state.ping()
-        assert await state.is_revoked("token") is kept
+        assert await state.is_revoked("token", (), int(start)) is kept
     assert rows(path, "SELECT count(*) FROM revocations") == [(0,)]

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import httpx
 
 from broker.audit import Record
-from broker.playground.ci import FakeCI
+from broker.playground.ci import FakeCI, IssuerName
 from broker.refusals import StateUnavailable
-from broker.state import State
 from broker.state.opening import open_state
 from tests.gateway.uploads import CONTENT_TYPE, metadata, pack_sdist, upload
 from tests.web.test_upload_refusals import basic
@@ -58,7 +59,7 @@ class Ledger:
 
     def new(self) -> Offer:
         """An identity token that nobody has seen; GitLab's may be exchanged again, for the same upload token."""
-        issuer = "gitlab" if len(self.offers) % 4 == 0 else "github"
+        issuer: IssuerName = "gitlab" if len(self.offers) % 4 == 0 else "github"
         self.offers.append(Offer(self.ci.token(issuer)))
         return self.offers[-1]
 
@@ -136,13 +137,11 @@ class Ledger:
         state = open_state(state_url, retention_days=400)
         try:
             wrong = [f"an identity token was minted twice: {dict(one.answers)}" for one in self.minted_twice()]
-            recorded = minted_by(await patiently(state, lambda: state.records(10_000_000)))
+            recorded = minted_by(await patiently(partial(state.records, 10_000_000)))
             missing = self.minted - recorded
             wrong += [f"{len(missing)} upload tokens were answered without their record"] * bool(missing)
             for token in self.burned:
-                if not await patiently(
-                    state, lambda token=token: state.is_revoked(token_id(token), (), issued_at(token))
-                ):
+                if not await patiently(partial(state.is_revoked, token_id(token), (), issued_at(token))):
                     wrong.append("a revocation that was answered is lost")
         finally:
             await state.close()
@@ -153,7 +152,7 @@ class Ledger:
         later = [moment for moment in self.granted_at if moment > after]
         earlier = [moment for moment in self.granted_at if moment <= after]
         moments = [*earlier[-1:], *later]
-        return max((second - first for first, second in zip(moments, moments[1:], strict=False)), default=float("inf"))
+        return max((second - first for first, second in itertools.pairwise(moments)), default=float("inf"))
 
 
 async def answered(asking: Any) -> tuple[str, dict[str, Any]]:
@@ -167,9 +166,8 @@ async def answered(asking: Any) -> tuple[str, dict[str, Any]]:
     return str(answer.json()["errors"][0]["code"]), {}
 
 
-async def patiently(state: State, ask: Callable[[], Any]) -> Any:
+async def patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
     """Asks a state until it answers, for it may still come back from a fault."""
-    del state
     until = time.monotonic() + 30
     while True:
         try:
