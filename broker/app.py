@@ -45,6 +45,7 @@ from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.state import State
 from broker.state.opening import open_state
+from broker.traces import FollowTraces, Traces
 from broker.web import downloads, forward, oauth, operations, publishing, uploads
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.index import Index
@@ -97,7 +98,10 @@ def create_app(
     app = Starlette(
         routes=parts.routes,
         lifespan=parts.lifespan,
-        middleware=[Middleware(Attempts, clock=clock, counts=parts.counts)],
+        middleware=[
+            *([] if parts.traces is None else [Middleware(FollowTraces)]),
+            Middleware(Attempts, clock=clock, counts=parts.counts),
+        ],
         exception_handlers={HTTPException: refuse_unrouted},
     )
     # A redirect loses the body with some clients: each path that is served is named.
@@ -133,6 +137,7 @@ class _Parts:
         self.counts = Counts(lambda: policies.current.issuers)
         standing = Standing(policies=policies, keys=self.keys, places=self.places, clock=clock, version=__version__)
         self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
+        self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
         self.routes: list[BaseRoute] = [
             *operations.routes(self.indexes[0].exchange, policies),
@@ -183,6 +188,8 @@ class _Parts:
     def _publish_record(self, attempt: Attempt, record: Record) -> None:
         (logs.attempt if self.own_process else logs.attempt_as_event)(record)
         self.counts.attempt(attempt)
+        if self.traces is not None:
+            self.traces.attempt(attempt, record.organization)
 
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
@@ -244,6 +251,8 @@ class _Parts:
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
+            if self.traces is not None:
+                await asyncio.to_thread(self.traces.close)
 
     async def _begin_state(self) -> None:
         """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
@@ -327,6 +336,18 @@ def _open_state(chosen: Settings) -> State:
         return open_state(chosen.state_address(), retention_days=chosen.audit_days)
     except ValueError as error:
         raise SettingsError(f"BROKER_STATE_URL: {error}.") from error
+
+
+def _open_traces(chosen: Settings) -> Traces | None:
+    if chosen.traces_url is None:
+        return None
+    try:
+        return Traces(chosen.traces_url, __version__)
+    except ImportError as error:
+        raise SettingsError(
+            "BROKER_TRACES_URL: what sends traces is not installed. Install it: "
+            "pip install 'trusted-publishing-broker[traces]'"
+        ) from error
 
 
 def _read_devpi(one: RegistrySettings) -> DevpiTokens | None:

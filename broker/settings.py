@@ -215,6 +215,12 @@ class Settings(BaseSettings):
     metrics_token: SecretStr = Field(
         default=SecretStr(""), description="The bearer token that Prometheus shows; 16 characters at least."
     )
+    traces_url: PlainUrl | None = Field(
+        default=None,
+        description="Where an OpenTelemetry collector takes traces, OTLP over HTTP: "
+        "`https://collector.acme.example:4318/v1/traces`. Needs the extra `traces`; what else there is to set has "
+        "OpenTelemetry's own names: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS` ...",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     allow_loopback_issuers: bool = Field(
         default=False, description="Development only: issuers may be `http://127.0.0.1:...`. Warned about at start."

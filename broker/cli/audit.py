@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from broker.cli import audit_verify
 from broker.cli.state import add_option, work_on_state
 from broker.state import State
 
@@ -19,6 +20,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     tail.add_argument("--organization", help="only this organization's")
     add_option(tail)
     tail.set_defaults(run=run_tail)
+    audit_verify.register(actions)
 
 
 def number(text: str) -> int:

@@ -166,6 +166,7 @@ async def test_a_caller_who_is_cancelled_before_its_turn_has_done_nothing(path: 
         stays = asyncio.create_task(state.settle(settlement(spend="another token")))
         await asyncio.sleep(0.1)
         gone.cancel()
+        await asyncio.wait([gone])
         pipe.send("let go")
         assert await stays == Settled()
     assert gone.cancelled()
