@@ -47,7 +47,7 @@ def main() -> int:
     for number in range(chosen.rounds):
         for fault in chosen.fault or FAULTS:
             told, faults = asyncio.run(play(fault, chosen.replicas, chosen.clients, chosen.down_after_ms))
-            print(json.dumps({"fault": fault, "round": number + 1, **told, "wrong": faults}), flush=True)  # noqa: T201
+            print(json.dumps({"fault": fault, "round": number + 1, **told, "wrong": faults}), flush=True)
             wrong += len(faults)
     return 1 if wrong else 0
 
@@ -121,7 +121,7 @@ def strike(fault: str, redis: Watched) -> None:
 
 def tell(what: str) -> None:
     """Progress."""
-    print(what, file=sys.stderr, flush=True)  # noqa: T201
+    print(what, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

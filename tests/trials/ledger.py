@@ -12,16 +12,17 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import httpx
 
-from broker.audit import Record
+from broker.chain import Finding, Verification
 from broker.playground.ci import FakeCI, IssuerName
 from broker.refusals import StateUnavailable
+from broker.state import State
 from broker.state.opening import open_state
 from tests.gateway.uploads import CONTENT_TYPE, metadata, pack_sdist, upload
 from tests.web.test_upload_refusals import basic
@@ -54,8 +55,10 @@ class Ledger:
     """When an upload token came back, by `time.monotonic`."""
     burned: set[str] = field(default_factory=set, repr=False)
     """Upload tokens whose revocation was answered with success."""
-    uploaded: Counter[str] = field(default_factory=Counter)
+    uploads: Counter[str] = field(default_factory=Counter)
     """By what the answers said."""
+    uploaded: set[str] = field(default_factory=set)
+    """Files whose upload was answered with success."""
 
     def new(self) -> Offer:
         """An identity token that nobody has seen; GitLab's may be exchanged again, for the same upload token."""
@@ -92,7 +95,9 @@ class Ledger:
         headers = {"Authorization": basic(upload_token), "Content-Type": CONTENT_TYPE}
         body = upload(file, f"{folder}.tar.gz", version=version)
         said, _ = await answered(client.post(f"{url}/legacy/", content=body, headers=headers))
-        self.uploaded[said] += 1
+        self.uploads[said] += 1
+        if said == "granted":
+            self.uploaded.add(f"{folder}.tar.gz")
 
     async def load(
         self, urls: Sequence[str], ended: Callable[[], bool], *, burns: bool = False, uploads: bool = False
@@ -137,9 +142,10 @@ class Ledger:
         state = open_state(state_url, retention_days=400)
         try:
             wrong = [f"an identity token was minted twice: {dict(one.answers)}" for one in self.minted_twice()]
-            recorded = minted_by(await patiently(partial(state.records, 10_000_000)))
-            missing = self.minted - recorded
-            wrong += [f"{len(missing)} upload tokens were answered without their record"] * bool(missing)
+            kept = await patiently(partial(follow, state))
+            wrong += [f"the chain is broken: {finding}" for finding in kept.findings]
+            missing = len(self.minted - kept.minted), len(self.uploaded - kept.uploaded)
+            wrong += [f"without their record: {missing[0]} upload tokens, {missing[1]} uploads"] * any(missing)
             for token in self.burned:
                 if not await patiently(partial(state.is_revoked, token_id(token), (), issued_at(token))):
                     wrong.append("a revocation that was answered is lost")
@@ -178,10 +184,31 @@ async def patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
             await asyncio.sleep(0.2)
 
 
-def minted_by(bodies: Iterable[str | Record]) -> set[str]:
-    """Ids of the upload tokens that records say were minted."""
-    records = [json.loads(body if isinstance(body, str) else body.body) for body in bodies]
-    return {record["token_id"] for record in records if record["kind"] == "mint" and record["decision"] == "allowed"}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What a state's records say."""
+
+    minted: set[str]
+    """Ids of upload tokens."""
+    uploaded: set[str]
+    """Names of files."""
+    findings: Sequence[Finding]
+    """Of a chain that is not whole."""
+
+
+async def follow(state: State) -> Kept:
+    """Reads all records, and follows their chains."""
+    verification, minted, uploaded, position = Verification(await state.heads()), set(), set(), ""
+    while page := await state.records_after(position, 1000):
+        position = page[-1].position
+        verification.follow(page)
+        for record in (json.loads(one.body) for one in page):
+            if record["decision"] == "allowed" and record["kind"] == "mint":
+                minted.add(record["token_id"])
+            elif record["decision"] == "allowed" and record["kind"] == "upload":
+                uploaded.add(record["filename"])
+    verification.finish(await state.heads())
+    return Kept(minted=minted, uploaded=uploaded, findings=verification.findings)
 
 
 def claims_of(upload_token: str) -> dict[str, Any]:
