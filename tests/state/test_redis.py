@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 import traceback
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
@@ -464,15 +466,37 @@ async def test_a_wrong_kind_of_key_under_the_prefix_is_unavailable_and_grants_no
 # --- Sentinel and TLS ------------------------------------------------------------------------------------------------
 
 
-async def test_a_failover_by_sentinel_is_followed_and_spent_tokens_stay_spent() -> None:
+async def test_a_failover_by_sentinel_under_load_is_followed_and_no_token_is_spent_twice() -> None:
     with watched() as redis:
         url = redis.url().replace("//", f"//127.0.0.1:{free_port()},")  # nobody is there: the next one is asked
-        async with opened(url) as state:
-            assert await state.settle(settlement(spend="token", receipt="first")) == Settled()
+        async with opened(url) as one, opened(url) as other:
+            settled: Counter[str] = Counter()
+            refused, ended = 0, asyncio.Event()
+
+            async def spend(caller: int) -> None:
+                nonlocal refused
+                for number in itertools.count():
+                    if ended.is_set():
+                        return
+                    token = f"{caller} {number}"
+                    asked = (state.settle(settlement(spend=token)) for state in (one, other))
+                    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+                    settled[token] += outcomes.count(Settled())
+                    refused += sum(isinstance(outcome, StateUnavailable) for outcome in outcomes)
+                    await asyncio.sleep(0.01)
+
+            load = [asyncio.create_task(spend(caller)) for caller in range(4)]
+            await comes_back(one, within_seconds=10)
+            await asyncio.sleep(0.5)
             redis.servers[0].stop()
-            await comes_back(state, within_seconds=30)
+            await comes_back(one, within_seconds=30)
             assert redis.master() is not redis.servers[0]
-            assert await state.settle(settlement(spend="token")) == Spent(receipt="first")
+            ended.set()
+            await asyncio.gather(*load)
+            assert refused > 0
+            assert set(settled.values()) <= {0, 1}
+            for token in [token for token, times in settled.items() if times]:
+                assert isinstance(await other.settle(settlement(spend=token)), Spent)
 
 
 async def test_what_no_replica_has_is_not_acknowledged(redis_server: RedisServer, prefix: str) -> None:

@@ -35,7 +35,7 @@ from tests.servers import variables
 from tests.trials.ledger import Ledger
 
 STORES = ("sqlite", "redis")
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 LIVES_SECONDS = 1.0
 """At most, before the next kill."""
 
@@ -115,26 +115,37 @@ class Killable:
 
 
 @contextlib.contextmanager
-def storing(store: str, folder: Path) -> Iterator[dict[str, str]]:
+def storing(store: str, folder: Path, workers: int) -> Iterator[dict[str, str]]:
     """The settings of a state of that kind."""
     if store == "sqlite":
-        yield {"state_url": f"sqlite:///{folder}/state.db", "workers": "2"}
+        yield {"state_url": f"sqlite:///{folder}/state.db", "workers": str(workers)}
     else:
         with RedisServer("--appendonly", "yes") as server:
             yield {"state_url": server.url}
 
 
-async def play(store: str, folder: Path, *, kills: int, clients: int) -> tuple[dict[str, object], Sequence[str]]:
-    """Kills that often: what there is to tell, and what is wrong."""
+async def play(
+    store: str, folder: Path, *, kills: int, clients: int, count: int = 2, workers: int = 2
+) -> tuple[dict[str, object], Sequence[str]]:
+    """Kills that often: what there is to tell, and what is wrong.
+
+    Args:
+        store: Which.
+        folder: A new folder.
+        kills: How often, all brokers together.
+        clients: That offer tokens at once.
+        count: Brokers.
+        workers: Of each broker whose state is a file.
+    """
     with (
         serving_ci() as ci,
         pypi_server(folder / "registry") as registry,
-        storing(store, folder) as state,
+        storing(store, folder, workers) as state,
         contextlib.ExitStack() as stack,
     ):
         told = {"registry_url": registry.url, "registry_username": USER, "registry_password": PASSWORD}
         environment = variables(folder, ci, **state, **told)
-        brokers = [Killable(environment=environment, folder=folder) for _ in range(2)]
+        brokers = [Killable(environment=environment, folder=folder) for _ in range(count)]
         for one in brokers:
             stack.callback(one.kill)
         ledger, urls, began = Ledger(ci), [one.url for one in brokers], time.monotonic()
