@@ -108,7 +108,10 @@ class Settings(BaseSettings):
     )
     state_url: SecretStr = Field(
         default=SecretStr("sqlite:///state.db"),
-        description="Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...` or `redis+sentinel://...`.",
+        description=(
+            "Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...`, `redis+sentinel://...` or "
+            "`redis+cluster://...`."
+        ),
     )
     signing_keys: Path = Field(
         description="A PEM file with an Ed25519 key, or a folder of `*.pem`; all verify, the last by name signs. "

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         "server_header": False,
         "proxy_headers": False,  # nothing is decided, or recorded, by a caller's address
         "timeout_graceful_shutdown": 60,
-        # A worker that starts on a busy machine answers later than uvicorn's 5 s, and was ended and started without end.
+        # On a busy machine a worker starts more slowly than uvicorn's 5 s, which would end it and start it without end.
         "timeout_worker_healthcheck": 60,
     }
     return _serve(app, chosen, server)

@@ -7,9 +7,11 @@ connection and within the same deadline: all that reads, `store_keys`, what is d
 Redis remembers which attempt spent a token and answers it `Settled` again. `append` and `revoke` are not repeated, for
 a record could stand twice.
 
-**What an operator owes.** Redis must not forget what is spent: `maxmemory-policy noeviction` (`ping` refuses any
-other), persistence (`appendonly yes`), and with replicas `min-replicas-to-write 1`, as Redis answers before replicas
-have what was written, and a failover loses that.
+**Since when.** A key says since when Redis remembers. Where it is gone, Redis forgot: what was issued before is as good
+as spent, or revoked. Whether this process has seen that key before decides how the leeway counts (`beginning`).
+
+**What an operator owes** is in `docs/how-to/redis.md`; what of it is missing is told at start (`begin`). `ping` refuses
+where Redis would evict keys.
 """
 
 from __future__ import annotations
