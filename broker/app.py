@@ -23,9 +23,10 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
+from broker.addresses import TrustedProxies
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
-from broker.exchange import Exchange
+from broker.exchange import Exchange, Rates
 from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
@@ -43,11 +44,14 @@ from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
+from broker.sources import Sources
 from broker.state import State
 from broker.state.opening import open_state
+from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
-from broker.web import downloads, forward, oauth, operations, publishing, uploads
+from broker.web import api, downloads, forward, oauth, operations, publishing, recalls, uploads
 from broker.web.answers import Attempts, refuse_unrouted
+from broker.web.callers import Callers
 from broker.web.index import Index
 
 MOST_READERS = 256
@@ -100,7 +104,14 @@ def create_app(
         lifespan=parts.lifespan,
         middleware=[
             *([] if parts.traces is None else [Middleware(FollowTraces)]),
-            Middleware(Attempts, clock=clock, counts=parts.counts),
+            Middleware(
+                Attempts,
+                clock=clock,
+                counts=parts.counts,
+                sources=parts.sources,
+                proxies=TrustedProxies.parse(chosen.trusted_proxies),
+                asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
+            ),
         ],
         exception_handlers={HTTPException: refuse_unrouted},
     )
@@ -135,14 +146,37 @@ class _Parts:
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
-        standing = Standing(policies=policies, keys=self.keys, places=self.places, clock=clock, version=__version__)
-        self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
+        self.sources = Sources(
+            state=self.state,
+            per_minute=chosen.refusals_per_minute,
+            in_all_per_minute=chosen.refusals_per_minute_in_all,
+            clock=clock,
+            publish_record=self._publish_record,
+        )
+        self.rates = Rates(
+            per_repository=chosen.exchanges_per_minute,
+            per_organization=chosen.exchanges_per_minute_per_organization,
+            per_issuer=chosen.exchanges_per_minute_per_issuer,
+        )
+        standing = Standing(
+            policies=policies,
+            keys=self.keys,
+            places=self.places,
+            sources=self.sources,
+            clock=clock,
+            version=__version__,
+        )
+        pulse = Pulse(self.state)
+        self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
         self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
+        callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
-            *operations.routes(self.indexes[0].exchange, policies),
+            *operations.routes(self.indexes[0].exchange, policies, pulse),
+            *api.routes(callers),
+            *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
-            *_by_host(self.indexes),
+            *_by_host(self.indexes, callers),
         ]
 
     def _index(self, one: RegistrySettings) -> Index:
@@ -152,7 +186,8 @@ class _Parts:
         exchange = Exchange(
             index="" if self.chosen.registries is None else one.name,
             audience=one.audience,
-            exchanges_per_minute=self.chosen.exchanges_per_minute,
+            rates=self.rates,
+            sources=self.sources,
             policies=lambda: self.policies.current,
             keys=self.keys,
             minter=minter,
@@ -237,6 +272,7 @@ class _Parts:
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
+            asyncio.create_task(self.sources.keep_told()),
         ]
         try:
             with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
@@ -245,6 +281,8 @@ class _Parts:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            with contextlib.suppress(StateUnavailable):
+                await self.sources.tell()
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
@@ -278,23 +316,23 @@ def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleInd
     return SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes)
 
 
-def _by_host(indexes: Sequence[Index]) -> list[BaseRoute]:
+def _by_host(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     """The routes of each host's indexes. The first host's are served to whoever asks for none of them by name."""
     hosts: dict[str, list[Index]] = {}
     for index in indexes:
         hosts.setdefault(urlsplit(index.url).hostname or "", []).append(index)
     first, *others = hosts.values()
     named = [
-        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several), redirect_slashes=False))
+        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several, callers), redirect_slashes=False))
         for several in others
     ]
-    return [*named, *_routes(first)]
+    return [*named, *_routes(first, callers)]
 
 
-def _routes(indexes: Sequence[Index]) -> list[BaseRoute]:
+def _routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     return [
         *publishing.routes(indexes),
-        *oauth.routes(indexes),
+        *oauth.routes(indexes, callers),
         *(
             route
             for index in indexes

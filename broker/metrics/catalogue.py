@@ -16,6 +16,7 @@ from typing import Final, Literal, get_args
 
 from broker import refusals
 from broker.audit import Kind, Step
+from broker.policy.subjects import SWITCHES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,7 @@ LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "step": get_args(Step),
     "outcome": get_args(Outcome),
     "check": get_args(Check),
+    "what": SWITCHES,
     "version": ("the broker's",),
 }
 """Label -> all that it can be."""
@@ -71,6 +73,19 @@ METRICS: Final = (
         labels=("code",),
         meaning="Refusals that were answered, with a record or without: `state-unavailable` has none, nor has "
         "what is no attempt. What is no HTTP (`malformed-http`) is not counted.",
+    ),
+    Metric(
+        name="broker_unrecorded_attempts_total",
+        type="counter",
+        meaning="Refused attempts that left no record of their own, for too many had been refused from their address, "
+        "or in all. A record of the kind `limit` tells of them.",
+    ),
+    Metric(
+        name="broker_refusals_held",
+        type="gauge",
+        of_workers="largest",
+        meaning="How many addresses have had too many attempts refused, each at one organization or at none, and are "
+        "held.",
     ),
     Metric(
         name="broker_internal_errors_total",
@@ -109,6 +124,13 @@ METRICS: Final = (
         type="gauge",
         of_workers="smallest",
         meaning="1 where the state answered when the metrics were asked for.",
+    ),
+    Metric(
+        name="broker_switched_off",
+        type="gauge",
+        labels=("what",),
+        of_workers="largest",
+        meaning="How many are switched off (`broker disable`); no series where the state cannot tell.",
     ),
     Metric(
         name="broker_issuer_keys_usable",

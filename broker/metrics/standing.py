@@ -13,6 +13,7 @@ from broker.keys import IssuerKeys
 from broker.metrics.counting import Key
 from broker.policy.matching import require_current
 from broker.reload import PoliciesInForce
+from broker.sources import Sources
 
 _PROCESS = ProcessCollector(registry=None)  # reads /proc; where there is none, it tells nothing
 
@@ -24,6 +25,7 @@ class Standing:
     policies: PoliciesInForce
     keys: IssuerKeys
     places: Places
+    sources: Sources
     clock: Callable[[], float]
     version: str
     """The broker's."""
@@ -36,6 +38,8 @@ class Standing:
             **self._policies(),
             **self._keys(),
             **self._places(),
+            ("broker_unrecorded_attempts_total",): self.sources.unrecorded,
+            ("broker_refusals_held",): self.sources.held,
             **{(one.name,): one.value for family in _PROCESS.collect() for one in family.samples},
         }
 

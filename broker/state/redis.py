@@ -22,7 +22,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as NotConnectedError
@@ -35,12 +35,16 @@ from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
+    API_TOKEN_MARGIN_SECONDS,
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
+    THROWERS,
     Busy,
     Claim,
     Claimed,
     Forgotten,
+    Limit,
+    Objections,
     Outcome,
     OverLimit,
     PinTaken,
@@ -48,6 +52,9 @@ from broker.state import (
     Settlement,
     Spent,
     StoredKeys,
+    Switch,
+    SwitchedOff,
+    Thrower,
     Written,
     beginning,
 )
@@ -60,6 +67,7 @@ from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 Argument = bytes | str | int
 
 _RUNS = {writes: (Operation("EVALSHA", writes=writes), Operation("EVAL", writes=writes)) for writes in (False, True)}
+_THROWERS = {by.encode(): by for by in THROWERS}
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 """An entry's id in a stream."""
 
@@ -88,9 +96,11 @@ class RedisState:
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        record, limits, pins = settlement.record, settlement.limits, settlement.pins
+        record, pins = settlement.record, settlement.pins
+        limits = settlement.limits if settlement.again is None else (*settlement.limits, settlement.again)
         keys = [
             *self._records_of(record),
+            self._key("switches"),
             self._key("spend", settlement.spend),
             self._key("since"),
             *(self._key("limit", limit.key) for limit in limits),
@@ -102,31 +112,37 @@ class RedisState:
             to_bytes(settlement.receipt),
             math.ceil((settlement.spend_until - settlement.now) * 1000),
             int(settlement.now * 1_000_000),
-            len(limits),
+            len(settlement.limits),
+            len(limits) - len(settlement.limits),
             repr(settlement.issued_at),
             beginning(settlement.now, began_before=self._began),
+            *_bounds(limits),
         ]
-        for limit in limits:
-            arguments += (limit.interval, limit.window)
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
+        arguments += map(to_bytes, settlement.switches)
         outcome = await self._run(scripts.SETTLE, keys, arguments)
         self._began = True
         match outcome:
             case [b"settled"]:
                 return Settled()
-            case [b"over", wait]:
-                return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
+            case [b"over", wait, which]:
+                return _over(limits[which], wait)
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
             case [b"forgotten"]:
                 return Forgotten()
+            case [b"off", off]:
+                return SwitchedOff(off=frozenset(map(to_text, off)))
             case taken:
                 return PinTaken(pin=pins[taken[1]])
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        await self._run(scripts.APPEND, self._records_of(record), self._appending(record), repeatable=False)
+        keys = [*self._records_of(record), *(self._key("limit", limit.key) for limit in limits)]
+        arguments = [*self._appending(record), int(now * 1_000_000), *_bounds(limits)]
+        over = await self._run(scripts.APPEND, keys, arguments, repeatable=False)
+        return None if over is None else _over(limits[over[1]], over[0])
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
@@ -183,13 +199,40 @@ class RedisState:
         arguments: list[Argument] = [*self._appending(record), math.ceil(seconds * 1000), before]
         await self._run(scripts.REVOKE_SUBJECT, keys, arguments, repeatable=False)
 
-    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """As `State.is_revoked`."""
-        keys = [self._key("revoked", token_id), *(self._key("revoked-subject", subject) for subject in subjects)]
-        since, token, *moments = await self._command("MGET", self._key("since"), *keys)
-        if since is None or issued_at < int(since) or token is not None:
-            return True
-        return any(before is not None and int(before) >= issued_at for before in moments)
+    async def objections(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> Objections:
+        """As `State.objections`."""
+        keys = [
+            self._key("revoked", token_id),
+            self._key("switches"),
+            self._key("since"),
+            *(self._key("revoked-subject", subject) for subject in subjects),
+        ]
+        token, revoked, off = await self._run(scripts.OBJECTIONS, keys, [issued_at, *map(to_bytes, subjects)])
+        return Objections(token=bool(token), revoked=frozenset(map(to_text, revoked)), off=frozenset(map(to_text, off)))
+
+    async def switch_off(self, switch: Switch, record: Record) -> None:
+        """As `State.switch_off`."""
+        kept = b"%d %b" % (switch.at, to_bytes(switch.reason))
+        arguments: list[Argument] = [*self._appending(record), _field(switch.subject, switch.by), kept]
+        await self._run(scripts.SWITCH_OFF, self._keys_of_switching(record), arguments, repeatable=False)
+
+    async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
+        """As `State.switch_on`."""
+        arguments: list[Argument] = [*self._appending(record), _field(subject, by)]
+        return bool(await self._run(scripts.SWITCH_ON, self._keys_of_switching(record), arguments, repeatable=False))
+
+    async def switches(self, subjects: Sequence[str] | None = None) -> Sequence[Switch]:
+        """As `State.switches`."""
+        if subjects is None:
+            kept = await self._command("HGETALL", self._key("switches"))
+        else:
+            fields = [_field(subject, by) for subject in subjects for by in THROWERS]
+            found = await self._command("HMGET", self._key("switches"), *fields) if fields else []
+            kept = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
+        return sorted((_switch(field, value) for field, value in kept.items()), key=lambda one: (one.subject, one.by))
+
+    def _keys_of_switching(self, record: Record) -> Sequence[bytes]:
+        return *self._records_of(record), self._key("switches")
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """As `State.claim`."""
@@ -242,7 +285,7 @@ class RedisState:
         """As `State.store_api_token`."""
         kept = dataclasses.asdict(token)
         fields = [part for name in kept for part in (name, to_bytes(str(kept[name])))]
-        milliseconds = (token.expires_at - token.created_at) * 1000
+        milliseconds = (token.expires_at - token.created_at + API_TOKEN_MARGIN_SECONDS) * 1000
         arguments: list[Argument] = [to_bytes(token.id), token.created_at, milliseconds, *fields]
         await self._run(scripts.STORE_API_TOKEN, self._keys_of_token(token.id), arguments)
 
@@ -252,7 +295,8 @@ class RedisState:
         kept = await self._command("HMGET", self._key("api-token", token_id), *names)
         if kept[0] is None:
             return None
-        texts = dict(zip(names, map(to_text, kept), strict=True))
+        # What was stored by a broker that had fewer fields has no organization.
+        texts = {name: to_text(text) for name, text in zip(names, kept, strict=True) if text is not None}
         times = {name: int(texts.pop(name)) for name in ("created_at", "expires_at")}
         return ApiToken(**texts, **times)  # type: ignore[arg-type]  # texts and numbers, by their names
 
@@ -371,6 +415,27 @@ class RedisState:
             raise StateUnavailable from error
 
 
+def _field(subject: str, by: Thrower) -> bytes:
+    """'operator issuer github'"""
+    return b"%b %b" % (by.encode(), to_bytes(subject))
+
+
+def _switch(field: bytes, kept: bytes) -> Switch:
+    (by, _, subject), (at, _, reason) = field.partition(b" "), kept.partition(b" ")
+    return Switch(subject=to_text(subject), by=_THROWERS[by], at=int(at), reason=to_text(reason))
+
+
 def _head(told: str) -> Head:
     sequence, link, swept_sequence, swept_link = told.split(" ")
     return Head(sequence=int(sequence), link=link, swept_sequence=int(swept_sequence), swept_link=swept_link)
+
+
+def _bounds(limits: Sequence[Limit]) -> Iterator[int]:
+    """Interval and window of each."""
+    for limit in limits:
+        yield limit.interval
+        yield limit.window
+
+
+def _over(limit: Limit, wait: bytes) -> OverLimit:
+    return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000), key=limit.key)

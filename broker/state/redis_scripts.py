@@ -33,59 +33,112 @@ class Script:
         object.__setattr__(self, "name", digest)
 
 
-SETTLE: Final = Script(
-    APPEND_FIRST
-    + """
--- KEYS: 1 to 3 the record's; 4 the spent token; 5 since when all is remembered; each limit; each pin's publisher.
--- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits,
---       11 when the token was issued, 12 since when all is remembered if nothing is;
---       interval and window of each limit in us; field and value of each pin.
-local before = redis.call('HMGET', KEYS[4], 'attempt', 'receipt')
-if before[1] == ARGV[6] then return {'settled'} end
-local since = redis.call('GET', KEYS[5])
-if not since then
-  since = ARGV[12]
-  redis.call('SET', KEYS[5], since)
+_OFF = """
+local function off_of(switches, first)
+  -- Those of the arguments from `first` on that are switched off, by whomever.
+  local off = {}
+  if redis.call('EXISTS', switches) == 0 then return off end
+  for i = first, #ARGV do
+    local by = redis.call('HMGET', switches, 'operator ' .. ARGV[i], 'owner ' .. ARGV[i])
+    if by[1] or by[2] then off[#off + 1] = ARGV[i] end
+  end
+  return off
+end
+"""
+
+_ROOM = """
+-- What each limit is to be set to, the longest wait in us, and which limit that is.
+local function room(now, limits)
+  local counted, wait, over = {}, 0, 0
+  for i, limit in ipairs(limits) do
+    local free_at = tonumber(redis.call('GET', limit.key) or '0')
+    -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+    counted[i] = math.min(math.max(free_at, now), now + limit.window) + limit.interval
+    if counted[i] - limit.window - now > wait then wait, over = counted[i] - limit.window - now, i end
+  end
+  return counted, wait, over
 end
 
-local now, limits = tonumber(ARGV[9]), tonumber(ARGV[10])
-local counted, wait = {}, 0
-for i = 1, limits do
-  local interval, window = tonumber(ARGV[11 + 2 * i]), tonumber(ARGV[12 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[5 + i]) or '0')
-  -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-  counted[i] = math.min(math.max(free_at, now), now + window) + interval
-  wait = math.max(wait, counted[i] - window - now)
+local function count(now, limits, counted)
+  for i, limit in ipairs(limits) do
+    -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
+    local ms = math.ceil((counted[i] - now) / 1000) + 60000
+    redis.call('SET', limit.key, string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  end
 end
-if wait > 0 then return {'over', string.format('%.0f', wait)} end
-for i = 1, limits do
-  -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
-  local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[5 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+"""
+
+SETTLE: Final = Script(
+    _ROOM
+    + APPEND_FIRST
+    + _OFF
+    + """
+-- KEYS: 1 to 3 the record's; 4 the switches, 5 the spent token, 6 since when all is remembered; each limit; the limit
+--       of a token that was spent, where there is one; each pin's publisher.
+-- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits, 11 1
+--       where there is one of a spent token, 12 when the token was issued, 13 since when all is remembered if nothing
+--       is; interval and window of each limit in us; field and value of each pin; the subjects that must be on.
+local before = redis.call('HMGET', KEYS[5], 'attempt', 'receipt')
+if before[1] == ARGV[6] then return {'settled'} end
+local since = redis.call('GET', KEYS[6])
+if not since then
+  since = ARGV[13]
+  redis.call('SET', KEYS[6], since)
 end
+
+local now, fresh, again = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local bounded = fresh + again
+local pins = #KEYS - 6 - bounded
+local off = off_of(KEYS[4], 14 + 2 * (bounded + pins))
+if #off > 0 then return {'off', off} end
+
+local first, last = 1, fresh
+if before[1] then first, last = fresh + 1, fresh + again end
+local limits = {}
+for i = first, last do
+  local interval, window = tonumber(ARGV[12 + 2 * i]), tonumber(ARGV[13 + 2 * i])
+  limits[#limits + 1] = {key = KEYS[6 + i], interval = interval, window = window}
+end
+local counted, wait, over = room(now, limits)
+if wait > 0 then return {'over', string.format('%.0f', wait), first + over - 2} end
+count(now, limits, counted)
 
 if before[1] then return {'spent', before[2]} end
-if tonumber(ARGV[11]) < tonumber(since) then return {'forgotten'} end
+if tonumber(ARGV[12]) < tonumber(since) then return {'forgotten'} end
 
-local pins = #KEYS - 5 - limits
 for i = 1, pins do
-  local at = 11 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[5 + limits + i], ARGV[at])
+  local at = 12 + 2 * (bounded + i)
+  local found = redis.call('HGET', KEYS[6 + bounded + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
-redis.call('HSET', KEYS[4], 'attempt', ARGV[6], 'receipt', ARGV[7])
-redis.call('PEXPIRE', KEYS[4], ARGV[8])
+redis.call('HSET', KEYS[5], 'attempt', ARGV[6], 'receipt', ARGV[7])
+redis.call('PEXPIRE', KEYS[5], ARGV[8])
 for i = 1, pins do
-  local at = 11 + 2 * (limits + i)
-  redis.call('HSET', KEYS[5 + limits + i], ARGV[at], ARGV[at + 1])
+  local at = 12 + 2 * (bounded + i)
+  redis.call('HSET', KEYS[6 + bounded + i], ARGV[at], ARGV[at + 1])
 end
 append()
 return {'settled'}
 """
 )
 
-APPEND: Final = Script(APPEND_FIRST + "append()")
+APPEND: Final = Script(
+    _ROOM
+    + APPEND_FIRST
+    + """
+-- KEYS: 1 to 3 the record's; each limit. ARGV: 1 to 5 the record's; 6 now in us; interval and window of each limit in
+--       us. Answers the longest wait in us, and which limit that is.
+local now, limits = tonumber(ARGV[6]), {}
+for i = 1, #KEYS - 3 do
+  limits[i] = {key = KEYS[3 + i], interval = tonumber(ARGV[5 + 2 * i]), window = tonumber(ARGV[6 + 2 * i])}
+end
+local counted, wait, over = room(now, limits)
+append()
+if wait > 0 then return {string.format('%.0f', wait), over - 1} end
+count(now, limits, counted)
+"""
+)
 
 REVOKE: Final = Script(
     APPEND_FIRST
@@ -105,6 +158,44 @@ local moment = ARGV[7]
 if before and tonumber(before) > tonumber(moment) then moment = before end
 redis.call('SET', KEYS[4], moment, 'PX', string.format('%.0f', left))
 append()
+"""
+)
+
+OBJECTIONS: Final = Script(
+    _OFF
+    + """
+-- KEYS: the token, the switches, since when all is remembered, each subject's revocation.
+-- ARGV: when it was minted, the subjects.
+-- Answers whether the token was revoked, or nobody knows; which subjects were since, and which are off.
+local revoked, minted = {}, tonumber(ARGV[1])
+local since, token = unpack(redis.call('MGET', KEYS[3], KEYS[1]))
+if #KEYS > 3 then
+  for i, before in ipairs(redis.call('MGET', unpack(KEYS, 4))) do
+    if before and tonumber(before) >= minted then revoked[#revoked + 1] = ARGV[1 + i] end
+  end
+end
+local speaks = (token or not since or minted < tonumber(since)) and 1 or 0
+return {speaks, revoked, off_of(KEYS[2], 2)}
+""",
+    writes=False,
+)
+
+SWITCH_OFF: Final = Script(
+    APPEND_FIRST
+    + """
+-- KEYS: 1 to 3 the record's; 4 the switches. ARGV: 1 to 5 the record's; 6 the switch, 7 what is kept of it.
+redis.call('HSET', KEYS[4], ARGV[6], ARGV[7])
+append()
+"""
+)
+
+SWITCH_ON: Final = Script(
+    APPEND_FIRST
+    + """
+-- KEYS: 1 to 3 the record's; 4 the switches. ARGV: 1 to 5 the record's; 6 the switch. Answers whether it was thrown.
+if redis.call('HDEL', KEYS[4], ARGV[6]) == 0 then return 0 end
+append()
+return 1
 """
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -87,7 +86,7 @@ async def opening(url: str) -> AsyncIterator[Opening]:
 
 @pytest.fixture
 async def state(opening: Opening) -> State:
-    """One replica's state, which has begun to remember."""
+    """One replica's state, which has remembered for long."""
     state = opening()
-    await state.begin(time.time())
+    await state.begin(0)
     return state

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from broker.api_tokens import ApiToken
 from broker.chain import Head
 from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
@@ -29,7 +30,7 @@ from broker.state.redis_servers import MOST_CONNECTIONS
 from broker.tokens import LEEWAY_SECONDS
 from tests.redis_server import RedisServer, has_replicas, wait_until, watched
 from tests.state.conftest import RETENTION_DAYS, one_node_cluster
-from tests.state.examples import claim, limit, pin, record, settlement, unavailable_in_time
+from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, unavailable_in_time
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +47,16 @@ async def opened(url: str) -> AsyncIterator[State]:
         yield state
     finally:
         await state.close()
+
+
+async def test_an_api_token_that_an_older_broker_stored_has_no_organization(redis_server: RedisServer) -> None:
+    async with opened(redis_server.url + f"?prefix={{{uuid.uuid4().hex}}}") as state:
+        kept = ApiToken.make("devpi", "registry", now=time.time(), seconds=60)[1]
+        await state.store_api_token(kept)
+        with Redis(port=redis_server.port) as client:
+            (key,) = client.keys(f"*:api-token:{kept.id}")
+            assert client.hdel(key, "organization") == 1
+        assert await state.api_token(kept.id) == kept
 
 
 @pytest.fixture
@@ -103,7 +114,7 @@ async def test_a_stopped_redis_is_unavailable_and_serves_again_without_a_restart
                 state.records(1),
                 state.pins(["acme/widgets-release"]),
                 state.revoke("token", int(time.time()) + 60, record()),
-                state.is_revoked("token"),
+                is_revoked(state, "token"),
                 state.store_keys("https://issuer.example", StoredKeys(fetched_at=1.0, document="{}")),
                 state.stored_keys("https://issuer.example"),
                 state.ping(),
@@ -140,7 +151,7 @@ async def test_a_connection_that_uvloop_finds_closed_while_writing_is_replaced(
         return await execute(*command)
 
     monkeypatch.setattr(connections, "execute_command", execute_command)
-    assert await state.is_revoked("token") is True
+    assert await is_revoked(state, "token") is True
     assert not broken
 
 
@@ -213,10 +224,10 @@ async def test_a_redis_that_comes_back_empty_takes_nothing_that_was_issued_befor
             server.start()
             for spend, issued_at in (("token", now), ("another", now + 1), ("later", now + LEEWAY_SECONDS - 1)):
                 assert await state.settle(settlement(spend=spend, issued_at=issued_at)) == Forgotten()
-            assert await state.is_revoked("revoked", (), int(now))
+            assert await is_revoked(state, "revoked", (), int(now))
             later = time.time() + LEEWAY_SECONDS + 1
             assert await state.settle(settlement(now=later, issued_at=later)) == Settled()
-            assert not await state.is_revoked("new", (), int(later))
+            assert not await is_revoked(state, "new", (), int(later))
         async with opened(server.url) as another:
             await another.begin(time.time())
             assert await another.settle(settlement(spend="token", issued_at=now)) == Forgotten()
@@ -530,12 +541,12 @@ async def test_a_master_that_was_replaced_unseen_is_neither_written_nor_believed
             opened(f"{new.url}?prefix={prefix}") as state,
         ):
             await behind.settle(settlement(spend="token"))
-            assert not await behind.is_revoked("token", (), int(time.time()))
+            assert not await is_revoked(behind, "token", (), int(time.time()))
             new.asked("REPLICAOF", "NO", "ONE")
             await state.revoke("token", int(time.time()) + 60, record())
             await asyncio.sleep(TRUSTED_SECONDS)
             await all_unavailable_in_time(
-                behind.is_revoked("token"),
+                is_revoked(behind, "token"),
                 behind.pins(["acme/widgets-release"]),
                 behind.api_token("operator"),
                 behind.settle(settlement(spend="another")),
@@ -557,10 +568,10 @@ async def test_behind_a_confirmed_write_reads_cost_no_write(
 ) -> None:
     del redis_replica
     async with opened(f"{redis_server.url}?prefix={prefix}&replicas=1") as state:
-        await state.is_revoked("token", (), 1)
+        await is_revoked(state, "token", (), 1)
         offset = redis_server.asked("INFO", "replication")["master_repl_offset"]
         for _ in range(5):
-            await state.is_revoked("token")
+            await is_revoked(state, "token")
         assert redis_server.asked("INFO", "replication")["master_repl_offset"] - offset < 200
 
 

@@ -25,7 +25,7 @@ from broker.state import Claimed, Settled, Spent, State, StoredKeys
 from broker.state.redis_advice import advice
 from tests.redis_server import RedisServer, cluster_of
 from tests.state.conftest import one_node_cluster
-from tests.state.examples import claim, limit, pin, record, settlement, unavailable_in_time
+from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, switch, unavailable_in_time
 from tests.state.test_redis import comes_back, opened
 
 pytestmark = pytest.mark.anyio
@@ -54,7 +54,7 @@ async def use(state: State) -> None:
     assert await state.pins(["acme/widgets-release"])
     await state.revoke("jti", int(now) + 60, record())
     await state.revoke_subject("organization acme", int(now), record())
-    assert await state.is_revoked("jti", ["organization acme"], int(now))
+    assert await is_revoked(state, "jti", ["organization acme"], int(now))
     one, other = claim("one"), claim("other")
     for each in (one, other):
         assert await state.claim(each, now=now, seconds=60) == Claimed()
@@ -68,6 +68,9 @@ async def use(state: State) -> None:
     assert await state.stored_keys("https://issuer.example")
     assert await state.api_tokens() == []
     assert not await state.remove_api_token("operator")
+    await state.switch_off(switch(), record())
+    assert await state.switches() == await state.switches(["organization acme"]) == [switch()]
+    assert await state.switch_on("organization acme", "operator", record())
 
 
 # --- The user --------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from broker.refusals import StateUnavailable
 from broker.state import State
 from broker.state.opening import open_state
 from tests.gateway.uploads import CONTENT_TYPE, metadata, pack_sdist, upload
+from tests.state.examples import is_revoked
 from tests.web.test_upload_refusals import basic
 
 AGAIN = 0.5
@@ -147,7 +148,7 @@ class Ledger:
             missing = len(self.minted - kept.minted), len(self.uploaded - kept.uploaded)
             wrong += [f"without their record: {missing[0]} upload tokens, {missing[1]} uploads"] * any(missing)
             for token in self.burned:
-                if not await patiently(partial(state.is_revoked, token_id(token), (), issued_at(token))):
+                if not await patiently(partial(is_revoked, state, token_id(token), (), issued_at(token))):
                     wrong.append("a revocation that was answered is lost")
         finally:
             await state.close()
