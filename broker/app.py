@@ -65,6 +65,9 @@ MOST_READERS = 256
 MOST_FILES = 192
 """Of those, files: what is left is for pages, which come and go."""
 
+BEGIN_AGAIN_SECONDS = 1.0
+"""Between attempts to reach a state at start."""
+
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
 
@@ -305,6 +308,7 @@ class _Parts:
         self.policies.tell("loaded")
         self.signing.tell("loaded")
         work = [
+            asyncio.create_task(self._begin_state()),
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.signing.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
@@ -334,6 +338,17 @@ class _Parts:
             await self.state.close()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+
+    async def _begin_state(self) -> None:
+        """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
+        while True:
+            try:
+                for said in await self.state.begin(self.clock()):
+                    logs.logger().warning("state is not kept as it should be", why=said)
+            except StateUnavailable:  # which `/readyz` and every request say too
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+            else:
+                return
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
