@@ -50,7 +50,7 @@ from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
-from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, key_of
+from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, name_of
 from broker.sources import Sources
 from broker.state import State
 from broker.state.once import record_once
@@ -261,7 +261,7 @@ class _Parts:
         )
 
     async def _record_key(self, attempt: Attempt) -> None:
-        await self._record_once(attempt, key_of(attempt), REMEMBERED_SECONDS)
+        await self._record_once(attempt, name_of(attempt), REMEMBERED_SECONDS)
 
     async def _record_policies(self, attempt: Attempt, what: str) -> None:
         await self._record_once(attempt, what, SAME_SECONDS)

@@ -271,7 +271,7 @@ class KeysInForce:
             )
 
 
-def key_of(attempt: Attempt) -> str:
+def name_of(attempt: Attempt) -> str:
     """What tells a key's change from everything else that is recorded once."""
     return f"key {attempt.change} {attempt.key}"
 
