@@ -18,7 +18,7 @@ from broker.cli.state import work_on_state
 from broker.policy.shapes import seconds
 from broker.settings import SettingsError
 from broker.signing import CACHED_SECONDS, FOR_EVER, KEPT_SECONDS, SINCE_EVER, SigningKey, moment
-from broker.signing_files import REMEMBERED_SECONDS, attempt_of
+from broker.signing_files import REMEMBERED_SECONDS, attempt_of, name_of
 from broker.state import State
 from broker.state.once import record_once
 
