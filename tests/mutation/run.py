@@ -73,6 +73,7 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     ),
     "broker/gateway/package.py": ("tests/gateway/test_package_edges.py", "tests/gateway/test_package.py"),
     "broker/gateway/archive.py": (
+        "tests/gateway/test_archive.py",
         "tests/gateway/test_package_edges.py",
         "tests/gateway/test_package.py",
         "tests/gateway/test_package_bounds.py",
