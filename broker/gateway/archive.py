@@ -221,7 +221,7 @@ def sdist_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
     """
     unpacked = _Gunzip(file)
     found: bytes | None = None
-    stated: list[bytes] = []
+    stated: list[tuple[bytes, bytes]] = []
     for _ in range(MOST_ENTRIES):
         header = unpacked.take(_BLOCK)
         if header == bytes(_BLOCK):
@@ -229,13 +229,17 @@ def sdist_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
                 raise _refuse("has no PKG-INFO in a folder named for the distribution")
             return found
         kind, size = header[156], _tar_size(header)
+        if any(key == b"size" and value != b"%d" % size for key, value in stated):
+            # Some readers take it for the size of whatever comes next, others of the next file.
+            raise _refuse("has an entry with two sizes")
         if kind in _EXTENSIONS:
-            stated += _stated_paths(kind, unpacked.take_padded(size))
+            stated += _tar_extension(kind, unpacked.take_padded(size))
             continue
-        if len(stated) > 1:
-            raise _refuse("has an entry with two names")
         own = _tar_name(header)
-        [name], stated = stated or [own], []
+        name, *others = [value for key, value in stated if key == b"path"] or [own]
+        if others:
+            raise _refuse("has an entry with two names")
+        stated = []
         # A kind of 0 is a file or, for Python and by its own header's name alone, a folder.
         is_empty = kind in _EMPTY_KINDS or name.endswith(b"/") or (kind == 0 and own.endswith(b"/"))
         if (is_empty and size) or kind not in _KINDS:
@@ -321,7 +325,7 @@ def _octal(field: bytes) -> int:
 
 
 def _tar_name(header: bytes) -> bytes:
-    name, prefix = (field.split(b"\0", 1)[0] for field in (header[:100], header[345:500]))
+    name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
     if not prefix:
         return name
     # GNU archives (`ustar  `) may keep times there, which Python takes for a prefix and others do not.
@@ -330,13 +334,13 @@ def _tar_name(header: bytes) -> bytes:
     return prefix + b"/" + name
 
 
-def _stated_paths(kind: int, data: bytes) -> list[bytes]:
-    """Every path that an extended header states for the entry after it: readers differ on which of two counts."""
+def _tar_extension(kind: int, data: bytes) -> list[tuple[bytes, bytes]]:
+    """Every path and size that an extended header states for the entry after it: readers differ on which counts."""
     if kind == ord("L"):
-        return [data.rstrip(b"\0")]
+        return [(b"path", data.rstrip(b"\0"))]
+    stated: list[tuple[bytes, bytes]] = []
     if kind == ord("K"):
-        return []
-    paths = []
+        return stated
     while data:
         length = _LENGTH.match(data)
         if length is None:
@@ -347,9 +351,10 @@ def _stated_paths(kind: int, data: bytes) -> list[bytes]:
         if found is None or len(record) != end:
             raise _refuse("has a broken extended header")
         key, value = found.groups()
-        if key == b"path" and kind == ord("x"):
-            paths.append(value)
-        elif key in {b"path", b"size"} or b"sparse" in key:
-            # Sizes stand there for files larger than any that is read here.
-            raise _refuse("has a sparse file, a size beside the header's, or one name for all files")
-    return paths
+        if b"sparse" in key:
+            raise _refuse("has a sparse file")
+        if key in {b"path", b"size"}:
+            if kind == ord("g"):
+                raise _refuse("has one name or size for all files")
+            stated.append((key, value))
+    return stated

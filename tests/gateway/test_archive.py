@@ -319,14 +319,15 @@ def member(
     size: bytes | None = None,
     checksum: bytes = b"%06o\0 ",
     off: int = 0,
+    owner: bytes = b"0001750 ",
+    time: bytes = b"14524767400 ",
     magic: bytes = b"ustar\x0000",
     prefix: bytes = b"",
     padding: bytes = b"\0",
 ) -> bytes:
     """A header, with its checksum or one that much off it, and the data. The fields beside those read are filled."""
     header = bytearray(512)
-    header[100:124] = b"0000644 0001750 0001750 "
-    header[136:148] = b"14524767400 "  # it ends in a space, and so shows where the next field starts
+    header[100:124], header[136:148] = b"0000644 0001750 " + owner, time
     header[157:257] = b"l" * 100
     header[500:512] = b"p" * 12
     header[: len(name)] = name
@@ -383,6 +384,8 @@ GOOD_SDISTS: dict[str, Sequence[bytes]] = {
     "a prefix, ended": [member(b"PKG-INFO", prefix=b"acme-1.0\0x\0y")],
     "a name, ended": [member(b"acme-1.0/PKG-INFO\0x\0y")],
     "a prefix of 155 bytes": [member(b"PKG-INFO", prefix=b"p" * 155), PKG_INFO],
+    "a digit right before the size": [member(owner=b"00017501")],
+    "a digit right before the checksum": [member(time=b"145247674001")],
     "the format of GNU": [member(magic=b"ustar  \0")],
     "no format": [member(magic=bytes(8))],
     "a size in spaces": [member(b"x", size=b"         71 ", content=b"y" * 57), PKG_INFO],
@@ -399,6 +402,10 @@ GOOD_SDISTS: dict[str, Sequence[bytes]] = {
     "a path for one file": [pax(record(b"path", b"y")), NAMELESS, PKG_INFO],
     "a path that ends in a slash": [pax(record(b"path", b"y/")), member(b"y/", b"", b"5"), PKG_INFO],
     "a long path cut after a slash": [pax(record(b"path", b"a/b")), member(b"a/"), PKG_INFO],
+    "its own size": [pax(record(b"size", b"%d" % len(CONTENT))), PKG_INFO],
+    "its own size and a path": [pax(record(b"path", OURS), record(b"size", b"%d" % len(CONTENT))), NAMELESS],
+    "its own size, twice": [pax(record(b"size", b"0"), record(b"size", b"0")), member(b"x", b""), PKG_INFO],
+    "a size for one file": [pax(record(b"size", b"0")), member(b"x", b""), PKG_INFO],
     "a comment for all": [pax(record(b"comment", b"x"), kind=b"g"), PKG_INFO],
     "a comment, then a path": [pax(record(b"mtime", b"1")), pax(record(b"path", OURS)), NAMELESS],
     "an empty pax header": [pax(), PKG_INFO],
@@ -424,8 +431,9 @@ CHECKSUM = "wrong checksum"
 DETOUR = "a detour"
 UNUSUAL = "unusual kind"
 BROKEN = "broken extended header"
-BESIDE = "a size beside the header's"
+FOR_ALL = "for all files"
 TWO_NAMES = "two names"
+TWO_SIZES = "two sizes"
 
 BAD_SDISTS: dict[str, tuple[Sequence[bytes], str]] = {
     "nothing in it": ([], "no PKG-INFO"),
@@ -479,11 +487,18 @@ BAD_SDISTS: dict[str, tuple[Sequence[bytes], str]] = {
     "two paths": ([pax(record(b"path", OURS), record(b"path", OURS)), NAMELESS], TWO_NAMES),
     "two headers with a path": ([pax(record(b"path", OURS)), pax(record(b"path", OURS)), NAMELESS], TWO_NAMES),
     "a path and a long name": ([pax(record(b"path", OURS)), long_name(OURS), NAMELESS], TWO_NAMES),
-    "a path for all": ([pax(record(b"path", OURS), kind=b"g"), NAMELESS], BESIDE),
-    "a size for all": ([pax(record(b"size", b"1"), kind=b"g"), PKG_INFO], BESIDE),
-    "another size": ([pax(record(b"size", b"1")), PKG_INFO], BESIDE),
-    "sparse": ([pax(record(b"GNU.sparse.major", b"1")), PKG_INFO], BESIDE),
-    "sparse for all": ([pax(record(b"GNU.sparse.major", b"1"), kind=b"g"), PKG_INFO], BESIDE),
+    "a path for all": ([pax(record(b"path", OURS), kind=b"g"), NAMELESS], FOR_ALL),
+    "a size for all": ([pax(record(b"size", b"57"), kind=b"g"), PKG_INFO], FOR_ALL),
+    "another size": ([pax(record(b"size", b"1")), PKG_INFO], TWO_SIZES),
+    "its own size with a zero": ([pax(record(b"size", b"057")), PKG_INFO], TWO_SIZES),
+    "its own size with a sign": ([pax(record(b"size", b"+57")), PKG_INFO], TWO_SIZES),
+    "no size": ([pax(record(b"size", b"")), PKG_INFO], TWO_SIZES),
+    "its own size, then another": ([pax(record(b"size", b"57"), record(b"size", b"1")), PKG_INFO], TWO_SIZES),
+    "another size, then its own": ([pax(record(b"size", b"1"), record(b"size", b"57")), PKG_INFO], TWO_SIZES),
+    "a size before a long name": ([pax(record(b"size", b"57")), long_name(OURS), NAMELESS], TWO_SIZES),
+    "a long name's size": ([pax(record(b"size", b"%d" % len(OURS))), long_name(OURS), NAMELESS], TWO_SIZES),
+    "sparse": ([pax(record(b"GNU.sparse.major", b"1")), PKG_INFO], "sparse"),
+    "sparse for all": ([pax(record(b"GNU.sparse.major", b"1"), kind=b"g"), PKG_INFO], "sparse"),
     "a record of no length": ([pax(b"path=x\n"), PKG_INFO], BROKEN),
     "a record of length zero": ([pax(b"0 path=x\n"), PKG_INFO], BROKEN),
     "a record of another sign": ([pax(b"-9 path=x\n"), PKG_INFO], BROKEN),
@@ -511,6 +526,16 @@ def test_a_source_distribution_with_one_thing_wrong_is_refused_for_it(name: str,
     members, reason = BAD_SDISTS[name]
     with pytest.raises(refusals.MetadataMismatch, match=reason):
         sdist_metadata(pack(members), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [(b"f" * 91 + b"/PKG-INFO", b""), (b"PKG-INFO", b"f" * 155)],
+)
+def test_metadata_is_found_in_a_folder_whose_name_fills_its_field(name: bytes, prefix: bytes, tmp_path: Path) -> None:
+    folder = (prefix or name.removesuffix(b"/PKG-INFO")).decode()
+    with spooled(pack([member(name, prefix=prefix)]), tmp_path) as file:
+        assert archive.sdist_metadata(file, folder.__eq__) == CONTENT
 
 
 def test_metadata_too_deep_is_none_whatever_its_folder(tmp_path: Path) -> None:
