@@ -508,6 +508,7 @@ BAD_SDISTS: dict[str, tuple[Sequence[bytes], str]] = {
     "a record without a key": ([pax(b"5 =x\n"), PKG_INFO], BROKEN),
     "a record without a value": ([pax(b"7 path\n"), PKG_INFO], BROKEN),
     "a record without an end": ([pax(b"10 path=xy"), PKG_INFO], BROKEN),
+    "a record that goes on behind its end": ([pax(b"12 path=x\nyz"), NAMELESS, PKG_INFO], BROKEN),
     "a record in the padding": (
         [pax(padding=b"x"), pax(record(b"a", b"b"), padding=b"x"), PKG_INFO],
         "something behind",
