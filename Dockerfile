@@ -1,7 +1,9 @@
 # The broker, alone: state, policies, keys and the registry's credential come from outside.
 FROM python:3.11-slim-bookworm AS build
+# `traces` has what BROKER_TRACES_URL needs beside the rest: docker build --build-arg REQUIREMENTS=traces .
+ARG REQUIREMENTS=run
 WORKDIR /build
-COPY requirements/run.txt requirements/run.txt
+COPY requirements/${REQUIREMENTS}.txt requirements/run.txt
 RUN python -m venv /broker/venv \
  && /broker/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r requirements/run.txt
 

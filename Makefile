@@ -80,8 +80,8 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-emit-find-links --custom-compile-command "make lock"
 lock: $(DEV) ## Resolve requirements/*.in anew; UPGRADE=1 takes newer versions
 	@$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/dev.in -o requirements/dev.txt
-	@# uv prefers the versions of a file that is there: so all three have the same.
-	@for set in playground run; do cp requirements/dev.txt requirements/$$set.txt \
+	@# uv prefers the versions of a file that is there: so all have the same.
+	@for set in playground traces run; do cp requirements/dev.txt requirements/$$set.txt \
 		&& $(COMPILE) requirements/$$set.in -o requirements/$$set.txt || exit; done
 
 clean: ## Remove all that was made, .venv included

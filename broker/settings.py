@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from broker.addresses import TrustedProxies
 from broker.gateway.credential import SecretFile
 
 PREFIX: Final = "BROKER_"
@@ -71,10 +72,16 @@ def _path(value: str) -> str:
     return value
 
 
+def _proxies(value: str) -> str:
+    TrustedProxies.parse(value)
+    return value
+
+
 PlainUrl = Annotated[str, AfterValidator(_plain_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Audience = Annotated[str, AfterValidator(_audience)]
 UploadPath = Annotated[str, AfterValidator(_path)]
+Proxies = Annotated[str, AfterValidator(_proxies)]
 
 UploadTokens = Literal["own", "devpi"]
 ReadAccess = Literal["off", "public", "scoped"]
@@ -110,9 +117,17 @@ class Settings(BaseSettings):
         default=SecretStr("sqlite:///state.db"),
         description="Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...` or `redis+sentinel://...`.",
     )
-    signing_keys: Path = Field(
-        description="A PEM file with an Ed25519 key, or a folder of `*.pem`; all verify, the last by name signs. "
-        "Make one with `broker keys new`."
+    signing_keys_pem: SecretStr | None = Field(
+        default=None,
+        description="The Ed25519 keys themselves, PEM blocks one after the other, in place of `BROKER_SIGNING_KEYS`; "
+        "a line break may be written `\\n`.",
+    )
+    signing_keys: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="A PEM file with Ed25519 keys, or a folder of `*.pem`: all verify, and each says from when it "
+        "signs. Read again whenever it changes. Make the first with `broker keys new`, the next with `broker keys "
+        "rotate`. Needed, unless `BROKER_SIGNING_KEYS_PEM` has them.",
     )
     upload_path: UploadPath = Field(
         default="/legacy/", description="The path of the upload route, served with and without the last `/`."
@@ -143,6 +158,19 @@ class Settings(BaseSettings):
     )
     registry_timeout_seconds: float = Field(
         default=120.0, gt=0, le=3600, description="How long the registry may be silent while it takes a file."
+    )
+    drain_seconds: float = Field(
+        default=6.0,
+        ge=0,
+        le=300,
+        description="How long after SIGTERM new connections are still taken, while `/readyz` says 503 and every answer "
+        "ends its connection, so that proxies go elsewhere. Longer than proxies keep a connection idle, 5 s at most.",
+    )
+    shutdown_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="How long after that requests and uploads under way may take; then they are cut off.",
     )
     tls_certificate: Path | None = Field(default=None, description="A PEM file: serve https itself. Needs the key too.")
     tls_key: Path | None = Field(default=None, description="The private key of that certificate.")
@@ -178,8 +206,39 @@ class Settings(BaseSettings):
         description="Which kind of proxy in front of the registry itself asks `/_/authorize` before it sends a read "
         "on: `nginx`, `traefik`, `envoy` or `caddy`. Needs `BROKER_READS=scoped`.",
     )
+    trusted_proxies: Proxies = Field(
+        default="",
+        description="Addresses and networks, `10.0.0.0/8, 2001:db8::5`, of the proxies in front whose "
+        "`X-Forwarded-For` says where a request comes from. Without any, that is whoever opened the connection.",
+    )
     exchanges_per_minute: int = Field(
         default=120, ge=1, description="Exchanges for one repository, project or service account; more are refused."
+    )
+    exchanges_per_minute_per_organization: int = Field(
+        default=1200, ge=0, description="Exchanges for one organization; 0 for any number."
+    )
+    exchanges_per_minute_per_issuer: int = Field(
+        default=12_000, ge=0, description="Exchanges of one issuer's identity tokens; 0 for any number."
+    )
+    refusals_per_minute: int = Field(
+        default=300,
+        ge=0,
+        description="Refused attempts from one address (of IPv6, from one /64) at one organization, or at none. "
+        "Further ones leave no record of their own and wait for their answer; what is good still passes. "
+        "0 for any number.",
+    )
+    refusals_per_minute_in_all: int = Field(
+        default=6000,
+        ge=0,
+        description="Refused attempts at which no organization was found, from all addresses, that leave a record of "
+        "their own. 0 for any number.",
+    )
+    connections: int = Field(
+        default=1000,
+        ge=10,
+        le=100_000,
+        description="How many connections each process has open at once. Beyond, one that waits for its client is "
+        "closed, of the address that has the most.",
     )
     upload_limit_bytes: int = Field(
         default=1024**3, ge=1024, description="The largest upload, the form around the file included."
@@ -206,6 +265,10 @@ class Settings(BaseSettings):
         ge=1,
         description="How fast an upload must come on average, after its first seconds; a slower one is refused.",
     )
+    alerts: Path | None = Field(
+        default=None,
+        description="A file that says who is told of what, by webhooks: `alerts.yaml`; without: nobody.",
+    )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
     metrics: Literal["token", "open"] = Field(
         default="token",
@@ -214,6 +277,12 @@ class Settings(BaseSettings):
     )
     metrics_token: SecretStr = Field(
         default=SecretStr(""), description="The bearer token that Prometheus shows; 16 characters at least."
+    )
+    traces_url: PlainUrl | None = Field(
+        default=None,
+        description="Where an OpenTelemetry collector takes traces, OTLP over HTTP: "
+        "`https://collector.acme.example:4318/v1/traces`. Needs the extra `traces`; what else there is to set has "
+        "OpenTelemetry's own names: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS` ...",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged.")
     allow_loopback_issuers: bool = Field(
@@ -225,6 +294,16 @@ class Settings(BaseSettings):
     def _needed_unless_there_are_several(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("registries") is None:
             raise ValueError("is not set")
+        return value
+
+    @field_validator("signing_keys")
+    @classmethod
+    def _keys_are_in_one_place(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        told = info.data.get("signing_keys_pem") is not None
+        if value is None and not told:
+            raise ValueError("is not set")
+        if value is not None and told:
+            raise ValueError("is set, and so is BROKER_SIGNING_KEYS_PEM: set one of them")
         return value
 
     @classmethod

@@ -44,8 +44,11 @@ class Nginx:
     folder: Path
 
     def requests(self) -> list[str]:
-        """What it answered so far: 'POST /legacy/ 200'."""
-        return (self.folder / "access.log").read_text(encoding="utf-8").splitlines()
+        """What it answered so far: 'POST /legacy/ 200'. It writes that a moment after the client has its answer."""
+        log, told = self.folder / "access.log", ""
+        while told != (told := log.read_text(encoding="utf-8")):
+            time.sleep(0.1)
+        return told.splitlines()
 
 
 def filled_in(deployed: Path, names: Mapping[str, str]) -> str:

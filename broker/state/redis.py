@@ -19,22 +19,33 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
+from broker import chain
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
+    ALERTS_KEPT_SECONDS,
+    API_TOKEN_MARGIN_SECONDS,
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
+    THROWERS,
+    AlertProgress,
+    AlertStep,
+    AlertToSend,
     Busy,
     Claim,
     Claimed,
+    Limit,
+    Objections,
     Outcome,
     OverLimit,
     PinTaken,
@@ -42,6 +53,11 @@ from broker.state import (
     Settlement,
     Spent,
     StoredKeys,
+    Switch,
+    SwitchedOff,
+    Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
 )
 from broker.state import redis_scripts as scripts
@@ -49,6 +65,10 @@ from broker.state.encoding import to_bytes, to_text
 from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 
 Argument = bytes | str | int
+
+_THROWERS = {by.encode(): by for by in THROWERS}
+_POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
+"""An entry's id in a stream."""
 
 
 class RedisState:
@@ -73,50 +93,76 @@ class RedisState:
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        record, limits, pins = settlement.record, settlement.limits, settlement.pins
+        record, pins = settlement.record, settlement.pins
+        limits = settlement.limits if settlement.again is None else (*settlement.limits, settlement.again)
         keys = [
-            self._key("spend", settlement.spend),
             *self._records_of(record),
+            self._key("switches"),
+            self._key("spend", settlement.spend),
             *(self._key("limit", limit.key) for limit in limits),
             *(self._key("pins", pin.publisher) for pin in pins),
         ]
         arguments: list[Argument] = [
-            self._retention,
-            to_bytes(record.body),
+            *self._appending(record),
             to_bytes(record.attempt),
             to_bytes(settlement.receipt),
             math.ceil((settlement.spend_until - settlement.now) * 1000),
             int(settlement.now * 1_000_000),
-            len(limits),
+            len(settlement.limits),
+            len(limits) - len(settlement.limits),
+            *_bounds(limits),
         ]
-        for limit in limits:
-            arguments += (limit.interval, limit.window)
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
+        arguments += map(to_bytes, settlement.switches)
         match await self._run(scripts.SETTLE, keys, arguments):
             case [b"settled"]:
                 return Settled()
-            case [b"over", wait]:
-                return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
+            case [b"over", wait, which]:
+                return _over(limits[which], wait)
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
+            case [b"off", off]:
+                return SwitchedOff(off=frozenset(map(to_text, off)))
             case taken:
                 return PinTaken(pin=pins[taken[1]])
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        arguments: list[Argument] = [self._retention, to_bytes(record.body)]
-        await self._run(scripts.APPEND, self._records_of(record), arguments, repeatable=False)
+        keys = [*self._records_of(record), *(self._key("limit", limit.key) for limit in limits)]
+        arguments = [*self._appending(record), int(now * 1_000_000), *_bounds(limits)]
+        over = await self._run(scripts.APPEND, keys, arguments, repeatable=False)
+        return None if over is None else _over(limits[over[1]], over[0])
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
         if most < 1:
             return []
-        keys = [self._key("records")]
+        keys = [self._key("log")]
         if organization is not None:
-            keys.append(self._key("records-of", organization))
+            keys.append(self._key("log-of", organization))
         bodies = await self._run(scripts.RECORDS, keys, [most])
         return [to_text(body) for body in reversed(bodies)]
+
+    async def records_after(self, position: str, most: int, organization: str | None = None) -> Sequence[Kept]:
+        """As `State.records_after`."""
+        if position and not _POSITION.fullmatch(position):
+            raise ValueError("no position of a record")
+        if most < 1:
+            return []
+        keys = [self._key("log")]
+        if organization is not None:
+            keys.append(self._key("log-of", organization))
+        found = await self._run(scripts.RECORDS_AFTER, keys, [f"({position}" if position else "-", most])
+        return [
+            Kept(position=at, organization=name, sequence=int(sequence), link=link, body=body)
+            for at, name, sequence, link, body in (map(to_text, one) for one in found)
+        ]
+
+    async def heads(self) -> Mapping[str, Head]:
+        """As `State.heads`."""
+        told = await self._command("HGETALL", self._key("log-heads"))
+        return {to_text(name): _head(to_text(one)) for name, one in told.items()}
 
     async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """As `State.pins`."""
@@ -133,21 +179,49 @@ class RedisState:
         """As `State.revoke`."""
         seconds = max(until - record.at, 0) + REVOCATION_MARGIN_SECONDS
         keys = [*self._records_of(record), self._key("revoked", token_id)]
-        arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000)]
+        arguments: list[Argument] = [*self._appending(record), math.ceil(seconds * 1000)]
         await self._run(scripts.REVOKE, keys, arguments, repeatable=False)
 
     async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
         """As `State.revoke_subject`."""
         seconds = max(before - record.at, 0) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
         keys = [*self._records_of(record), self._key("revoked-subject", subject)]
-        arguments: list[Argument] = [self._retention, to_bytes(record.body), math.ceil(seconds * 1000), before]
+        arguments: list[Argument] = [*self._appending(record), math.ceil(seconds * 1000), before]
         await self._run(scripts.REVOKE_SUBJECT, keys, arguments, repeatable=False)
 
-    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """As `State.is_revoked`."""
-        keys = [self._key("revoked", token_id), *(self._key("revoked-subject", subject) for subject in subjects)]
-        token, *moments = await self._command("MGET", *keys)
-        return token is not None or any(before is not None and int(before) >= issued_at for before in moments)
+    async def objections(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> Objections:
+        """As `State.objections`."""
+        keys = [
+            self._key("revoked", token_id),
+            self._key("switches"),
+            *(self._key("revoked-subject", subject) for subject in subjects),
+        ]
+        token, revoked, off = await self._run(scripts.OBJECTIONS, keys, [issued_at, *map(to_bytes, subjects)])
+        return Objections(token=bool(token), revoked=frozenset(map(to_text, revoked)), off=frozenset(map(to_text, off)))
+
+    async def switch_off(self, switch: Switch, record: Record) -> None:
+        """As `State.switch_off`."""
+        kept = b"%d %b" % (switch.at, to_bytes(switch.reason))
+        arguments: list[Argument] = [*self._appending(record), _field(switch.subject, switch.by), kept]
+        await self._run(scripts.SWITCH_OFF, self._keys_of_switching(record), arguments, repeatable=False)
+
+    async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
+        """As `State.switch_on`."""
+        arguments: list[Argument] = [*self._appending(record), _field(subject, by)]
+        return bool(await self._run(scripts.SWITCH_ON, self._keys_of_switching(record), arguments, repeatable=False))
+
+    async def switches(self, subjects: Sequence[str] | None = None) -> Sequence[Switch]:
+        """As `State.switches`."""
+        if subjects is None:
+            kept = await self._command("HGETALL", self._key("switches"))
+        else:
+            fields = [_field(subject, by) for subject in subjects for by in THROWERS]
+            found = await self._command("HMGET", self._key("switches"), *fields) if fields else []
+            kept = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
+        return sorted((_switch(field, value) for field, value in kept.items()), key=lambda one: (one.subject, one.by))
+
+    def _keys_of_switching(self, record: Record) -> Sequence[bytes]:
+        return *self._records_of(record), self._key("switches")
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """As `State.claim`."""
@@ -200,7 +274,7 @@ class RedisState:
         """As `State.store_api_token`."""
         kept = dataclasses.asdict(token)
         fields = [part for name in kept for part in (name, to_bytes(str(kept[name])))]
-        milliseconds = (token.expires_at - token.created_at) * 1000
+        milliseconds = (token.expires_at - token.created_at + API_TOKEN_MARGIN_SECONDS) * 1000
         arguments: list[Argument] = [to_bytes(token.id), token.created_at, milliseconds, *fields]
         await self._run(scripts.STORE_API_TOKEN, self._keys_of_token(token.id), arguments)
 
@@ -210,7 +284,8 @@ class RedisState:
         kept = await self._command("HMGET", self._key("api-token", token_id), *names)
         if kept[0] is None:
             return None
-        texts = dict(zip(names, map(to_text, kept), strict=True))
+        # What was stored by a broker that had fewer fields has no organization.
+        texts = {name: to_text(text) for name, text in zip(names, kept, strict=True) if text is not None}
         times = {name: int(texts.pop(name)) for name in ("created_at", "expires_at")}
         return ApiToken(**texts, **times)  # type: ignore[arg-type]  # texts and numbers, by their names
 
@@ -238,9 +313,77 @@ class RedisState:
         fetched_at, document = await self._command("HMGET", self._key("keys", issuer), "fetched_at", "document")
         return None if document is None else StoredKeys(fetched_at=float(fetched_at), document=to_text(document))
 
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        step, position = await self._command("HMGET", self._key("alert-progress"), "step", "position")
+        return AlertProgress() if step is None else AlertProgress(step=int(step), position=to_text(position))
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        if not keys:
+            return {}
+        found = await self._command("MGET", *map(self._memory, keys))
+        return {key: to_text(text) for key, text in zip(keys, found, strict=True) if text is not None}
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+        memory = {key: one for key, one in step.memory.items() if one.until > step.now}
+        keys = [
+            self._key("alert-progress"),
+            *map(self._memory, memory),
+            *(self._key("alert-queue", one.receiver) for one in step.queue),
+        ]
+        arguments: list[Argument] = [
+            step.since.step,
+            to_bytes(step.since.position),
+            to_bytes(step.position),
+            len(memory),
+            ALERTS_KEPT_SECONDS * 1000,
+        ]
+        for one in memory.values():
+            arguments += (to_bytes(one.text), math.ceil((one.until - step.now) * 1000))
+        for alert in step.queue:
+            arguments += (to_bytes(alert.id), repr(alert.at), to_bytes(alert.body))
+        return bool(await self._run(scripts.ADVANCE_ALERTS, keys, arguments, repeatable=False))
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        found = await self._command("XRANGE", self._key("alert-queue", receiver), "-", "+", "COUNT", most)
+        return [
+            WaitingAlert(
+                place=to_text(place),
+                alert=AlertToSend(
+                    receiver=receiver,
+                    id=to_text(fields[b"id"]),
+                    at=float(fields[b"at"]),
+                    body=to_text(fields[b"body"]),
+                ),
+            )
+            for place, fields in found
+        ]
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._command("XDEL", self._key("alert-queue", receiver), place)
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        if not receivers:
+            return {}
+        found = await self._run(scripts.WAITING, [self._key("alert-queue", receiver) for receiver in receivers], [])
+        return {
+            receiver: Waiting(alerts=alerts, oldest_at=None if at is None else float(at))
+            for receiver, (alerts, at) in zip(receivers, found, strict=True)
+        }
+
+    def _memory(self, key: str) -> bytes:
+        return self._key("alert-memory", hashlib.sha256(to_bytes(key)).hexdigest())
+
     async def ping(self) -> None:
         """As `State.ping`; also where Redis is set to forget keys when its memory is full."""
-        forgetful = await self._run(scripts.PING, [self._key("ping")], [])
+        forgetful = await self._run(
+            scripts.PING, [self._key("ping"), self._key("log"), self._key("log-heads")], [self._retention]
+        )
         if forgetful:
             raise StateUnavailable("Redis forgets keys when its memory is full: set `maxmemory-policy noeviction`")
 
@@ -264,8 +407,14 @@ class RedisState:
     def _file(self, name: str) -> bytes:
         return self._key("file", hashlib.sha256(to_bytes(name)).hexdigest())
 
-    def _records_of(self, record: Record) -> tuple[bytes, bytes]:
-        return self._key("records"), self._key("records-of", record.organization)
+    def _records_of(self, record: Record) -> tuple[bytes, bytes, bytes]:
+        return self._key("log"), self._key("log-of", record.organization), self._key("log-heads")
+
+    def _appending(self, record: Record) -> tuple[Argument, ...]:
+        """What every script takes that appends, before its own arguments."""
+        body = to_bytes(record.body)
+        digested, genesis = chain.digest(body).hex(), chain.genesis(record.organization)
+        return self._retention, body, digested, to_bytes(record.organization), genesis
 
     async def _run(
         self, script: scripts.Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, repeatable: bool = True
@@ -281,7 +430,7 @@ class RedisState:
         return await self._within_deadline(ask, repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
-        """What a command answers that only reads."""
+        """What a command answers that only reads, or may be done twice."""
         return await self._within_deadline(lambda: self._send(name, *arguments), repeatable=True)
 
     async def _send(self, *command: Argument) -> Any:
@@ -309,3 +458,29 @@ class RedisState:
                     return await ask()
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateUnavailable from error
+
+
+def _field(subject: str, by: Thrower) -> bytes:
+    """'operator issuer github'"""
+    return b"%b %b" % (by.encode(), to_bytes(subject))
+
+
+def _switch(field: bytes, kept: bytes) -> Switch:
+    (by, _, subject), (at, _, reason) = field.partition(b" "), kept.partition(b" ")
+    return Switch(subject=to_text(subject), by=_THROWERS[by], at=int(at), reason=to_text(reason))
+
+
+def _head(told: str) -> Head:
+    sequence, link, swept_sequence, swept_link = told.split(" ")
+    return Head(sequence=int(sequence), link=link, swept_sequence=int(swept_sequence), swept_link=swept_link)
+
+
+def _bounds(limits: Sequence[Limit]) -> Iterator[int]:
+    """Interval and window of each."""
+    for limit in limits:
+        yield limit.interval
+        yield limit.window
+
+
+def _over(limit: Limit, wait: bytes) -> OverLimit:
+    return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000), key=limit.key)

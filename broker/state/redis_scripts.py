@@ -5,7 +5,7 @@
   error, and a token is spent at most.
 - Times to live are relative, in milliseconds. `EXAT` with a moment in the past answers success and stores nothing, and
   the server's clock is not ours.
-- Records are trimmed by the server's clock, which also numbers them; every replica's would differ.
+- Records are swept by the server's clock, which also numbers them; every replica's would differ.
 - Lua's numbers are doubles: microseconds of this century stay exact, if they are written with `%.0f`.
 """
 
@@ -14,6 +14,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from typing import Final
+
+from broker.state.redis_chain import APPEND as APPEND_FIRST
+from broker.state.redis_chain import SWEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,99 +32,183 @@ class Script:
         object.__setattr__(self, "name", digest)
 
 
-_APPEND = """
-local function append(records, of_organization, retention, body)
-  local now = redis.call('TIME')
-  local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(retention), 0))
-  local id = redis.call('XADD', records, 'MINID', '~', oldest, '*', 'body', body)
-  redis.call('PEXPIRE', records, retention)
-  redis.call('XADD', of_organization, 'MINID', '~', oldest, id, 'of', '')
-  redis.call('PEXPIRE', of_organization, retention)
+_OFF = """
+local function off_of(switches, first)
+  -- Those of the arguments from `first` on that are switched off, by whomever.
+  local off = {}
+  if redis.call('EXISTS', switches) == 0 then return off end
+  for i = first, #ARGV do
+    local by = redis.call('HMGET', switches, 'operator ' .. ARGV[i], 'owner ' .. ARGV[i])
+    if by[1] or by[2] then off[#off + 1] = ARGV[i] end
+  end
+  return off
+end
+"""
+
+_ROOM = """
+-- What each limit is to be set to, the longest wait in us, and which limit that is.
+local function room(now, limits)
+  local counted, wait, over = {}, 0, 0
+  for i, limit in ipairs(limits) do
+    local free_at = tonumber(redis.call('GET', limit.key) or '0')
+    -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+    counted[i] = math.min(math.max(free_at, now), now + limit.window) + limit.interval
+    if counted[i] - limit.window - now > wait then wait, over = counted[i] - limit.window - now, i end
+  end
+  return counted, wait, over
+end
+
+local function count(now, limits, counted)
+  for i, limit in ipairs(limits) do
+    -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
+    local ms = math.ceil((counted[i] - now) / 1000) + 60000
+    redis.call('SET', limit.key, string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
+  end
 end
 """
 
 SETTLE: Final = Script(
-    _APPEND
+    _ROOM
+    + APPEND_FIRST
+    + _OFF
     + """
--- KEYS: the spent token, all records, the organization's records, each limit, each pin's publisher.
--- ARGV: retention in ms, body, attempt, receipt, ms to remember the token, now in us, number of limits,
---       interval and window of each limit in us, field and value of each pin.
-local before = redis.call('HMGET', KEYS[1], 'attempt', 'receipt')
-if before[1] == ARGV[3] then return {'settled'} end
+-- KEYS: 1 to 3 the record's; 4 the switches, 5 the spent token; each limit; the limit of a token that was spent, where
+--       there is one; each pin's publisher.
+-- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits, 11 1
+--       where there is one of a spent token; interval and window of each in us; field and value of each pin;
+--       the subjects that must be on.
+local before = redis.call('HMGET', KEYS[5], 'attempt', 'receipt')
+if before[1] == ARGV[6] then return {'settled'} end
 
-local now, limits = tonumber(ARGV[6]), tonumber(ARGV[7])
-local counted, wait = {}, 0
-for i = 1, limits do
-  local interval, window = tonumber(ARGV[6 + 2 * i]), tonumber(ARGV[7 + 2 * i])
-  local free_at = tonumber(redis.call('GET', KEYS[3 + i]) or '0')
-  -- No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-  counted[i] = math.min(math.max(free_at, now), now + window) + interval
-  wait = math.max(wait, counted[i] - window - now)
+local now, fresh, again = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local bounded = fresh + again
+local pins = #KEYS - 5 - bounded
+local off = off_of(KEYS[4], 12 + 2 * (bounded + pins))
+if #off > 0 then return {'off', off} end
+
+local first, last = 1, fresh
+if before[1] then first, last = fresh + 1, fresh + again end
+local limits = {}
+for i = first, last do
+  local interval, window = tonumber(ARGV[10 + 2 * i]), tonumber(ARGV[11 + 2 * i])
+  limits[#limits + 1] = {key = KEYS[5 + i], interval = interval, window = window}
 end
-if wait > 0 then return {'over', string.format('%.0f', wait)} end
-for i = 1, limits do
-  -- A minute longer than it matters, as a replica whose clock is behind still asks for it.
-  local ms = math.ceil((counted[i] - now) / 1000) + 60000
-  redis.call('SET', KEYS[3 + i], string.format('%.0f', counted[i]), 'PX', string.format('%.0f', ms))
-end
+local counted, wait, over = room(now, limits)
+if wait > 0 then return {'over', string.format('%.0f', wait), first + over - 2} end
+count(now, limits, counted)
 
 if before[1] then return {'spent', before[2]} end
 
-local pins = #KEYS - 3 - limits
 for i = 1, pins do
-  local at = 6 + 2 * (limits + i)
-  local found = redis.call('HGET', KEYS[3 + limits + i], ARGV[at])
+  local at = 10 + 2 * (bounded + i)
+  local found = redis.call('HGET', KEYS[5 + bounded + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
-redis.call('HSET', KEYS[1], 'attempt', ARGV[3], 'receipt', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('HSET', KEYS[5], 'attempt', ARGV[6], 'receipt', ARGV[7])
+redis.call('PEXPIRE', KEYS[5], ARGV[8])
 for i = 1, pins do
-  local at = 6 + 2 * (limits + i)
-  redis.call('HSET', KEYS[3 + limits + i], ARGV[at], ARGV[at + 1])
+  local at = 10 + 2 * (bounded + i)
+  redis.call('HSET', KEYS[5 + bounded + i], ARGV[at], ARGV[at + 1])
 end
-append(KEYS[2], KEYS[3], ARGV[1], ARGV[2])
+append()
 return {'settled'}
 """
 )
 
 APPEND: Final = Script(
-    _APPEND
+    _ROOM
+    + APPEND_FIRST
     + """
--- KEYS: all records, the organization's records. ARGV: retention in ms, body.
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; each limit. ARGV: 1 to 5 the record's; 6 now in us; interval and window of each limit in
+--       us. Answers the longest wait in us, and which limit that is.
+local now, limits = tonumber(ARGV[6]), {}
+for i = 1, #KEYS - 3 do
+  limits[i] = {key = KEYS[3 + i], interval = tonumber(ARGV[5 + 2 * i]), window = tonumber(ARGV[6 + 2 * i])}
+end
+local counted, wait, over = room(now, limits)
+append()
+if wait > 0 then return {string.format('%.0f', wait), over - 1} end
+count(now, limits, counted)
 """
 )
 
 REVOKE: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, the token. ARGV: retention in ms, body, ms to remember the token.
-if redis.call('PTTL', KEYS[3]) < tonumber(ARGV[3]) then redis.call('SET', KEYS[3], '', 'PX', ARGV[3]) end
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; 4 the token. ARGV: 1 to 5 the record's; 6 ms to remember the token.
+if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[6]) then redis.call('SET', KEYS[4], '', 'PX', ARGV[6]) end
+append()
 """
 )
 
 REVOKE_SUBJECT: Final = Script(
-    _APPEND
+    APPEND_FIRST
     + """
--- KEYS: all records, the organization's records, the subject. ARGV: retention in ms, body, ms to remember, moment.
-local before, left = redis.call('GET', KEYS[3]), math.max(redis.call('PTTL', KEYS[3]), tonumber(ARGV[3]))
-if before and tonumber(before) > tonumber(ARGV[4]) then ARGV[4] = before end
-redis.call('SET', KEYS[3], ARGV[4], 'PX', string.format('%.0f', left))
-append(KEYS[1], KEYS[2], ARGV[1], ARGV[2])
+-- KEYS: 1 to 3 the record's; 4 the subject. ARGV: 1 to 5 the record's; 6 ms to remember, 7 the moment.
+local before, left = redis.call('GET', KEYS[4]), math.max(redis.call('PTTL', KEYS[4]), tonumber(ARGV[6]))
+local moment = ARGV[7]
+if before and tonumber(before) > tonumber(moment) then moment = before end
+redis.call('SET', KEYS[4], moment, 'PX', string.format('%.0f', left))
+append()
+"""
+)
+
+OBJECTIONS: Final = Script(
+    _OFF
+    + """
+-- KEYS: the token, the switches, each subject's revocation. ARGV: when it was minted, the subjects.
+-- Answers whether the token was revoked, which subjects were since, and which are off.
+local revoked = {}
+if #KEYS > 2 then
+  for i, before in ipairs(redis.call('MGET', unpack(KEYS, 3))) do
+    if before and tonumber(before) >= tonumber(ARGV[1]) then revoked[#revoked + 1] = ARGV[1 + i] end
+  end
+end
+return {redis.call('EXISTS', KEYS[1]), revoked, off_of(KEYS[2], 2)}
+"""
+)
+
+SWITCH_OFF: Final = Script(
+    APPEND_FIRST
+    + """
+-- KEYS: 1 to 3 the record's; 4 the switches. ARGV: 1 to 5 the record's; 6 the switch, 7 what is kept of it.
+redis.call('HSET', KEYS[4], ARGV[6], ARGV[7])
+append()
+"""
+)
+
+SWITCH_ON: Final = Script(
+    APPEND_FIRST
+    + """
+-- KEYS: 1 to 3 the record's; 4 the switches. ARGV: 1 to 5 the record's; 6 the switch. Answers whether it was thrown.
+if redis.call('HDEL', KEYS[4], ARGV[6]) == 0 then return 0 end
+append()
+return 1
 """
 )
 
 RECORDS: Final = Script(
     """
--- KEYS: all records, one organization's records where only those are wanted. ARGV: how many.
+-- KEYS: all records; one organization's records where only those are wanted. ARGV: how many. The newest first.
 local bodies = {}
 for _, entry in ipairs(redis.call('XREVRANGE', KEYS[#KEYS], '+', '-', 'COUNT', ARGV[1])) do
   if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
-  if entry then bodies[#bodies + 1] = entry[2][2] end
+  if entry then bodies[#bodies + 1] = entry[2][8] end
 end
 return bodies
+"""
+)
+
+RECORDS_AFTER: Final = Script(
+    """
+-- KEYS: all records; one organization's records where only those are wanted. ARGV: where to begin, how many.
+local found = {}
+for _, entry in ipairs(redis.call('XRANGE', KEYS[#KEYS], ARGV[1], '+', 'COUNT', ARGV[2])) do
+  if KEYS[2] then entry = redis.call('XRANGE', KEYS[1], entry[1], entry[1])[1] end
+  if entry then found[#found + 1] = {entry[1], entry[2][2], entry[2][4], entry[2][6], entry[2][8]} end
+end
+return found
 """
 )
 
@@ -210,10 +297,49 @@ redis.call('HSET', KEYS[1], 'fetched_at', ARGV[1], 'document', ARGV[2])
 """
 )
 
-PING: Final = Script(
+ADVANCE_ALERTS: Final = Script(
     """
--- KEYS: one to write. Answers the eviction policy, where that could make Redis forget what was spent.
+-- KEYS: the progress, each key of memory, each alert's queue.
+-- ARGV: the step and position that were read, the new position, number of memories, ms that alerts are kept;
+--       text and ms to remember of each memory; id, at and body of each alert. Answers whether it was done.
+local before = redis.call('HMGET', KEYS[1], 'step', 'position')
+local step = tonumber(before[1] or '0')
+if step ~= tonumber(ARGV[1]) or (before[2] or '') ~= ARGV[2] then return 0 end
+local memories, at, now = tonumber(ARGV[4]), 6, redis.call('TIME')
+redis.call('HSET', KEYS[1], 'step', string.format('%.0f', step + 1), 'position', ARGV[3])
+for i = 2, memories + 1 do
+  redis.call('SET', KEYS[i], ARGV[at], 'PX', ARGV[at + 1])
+  at = at + 2
+end
+local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(ARGV[5]), 0))
+for i = memories + 2, #KEYS do
+  redis.call('XADD', KEYS[i], 'MINID', oldest, '*', 'id', ARGV[at], 'at', ARGV[at + 1], 'body', ARGV[at + 2])
+  redis.call('PEXPIRE', KEYS[i], ARGV[5])
+  at = at + 3
+end
+return 1
+"""
+)
+
+WAITING: Final = Script(
+    """
+-- KEYS: queues. Answers of each how many wait, and when the oldest was queued, as text, or false.
+local found = {}
+for i, key in ipairs(KEYS) do
+  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  found[i] = {redis.call('XLEN', key), first and first[2][4] or false}
+end
+return found
+"""
+)
+
+PING: Final = Script(
+    SWEEP
+    + """
+-- KEYS: one to write, all records, the heads of all chains. ARGV: retention in ms.
+-- Answers the eviction policy, where that could make Redis forget what was spent.
 redis.call('SET', KEYS[1], '', 'PX', 60000)
+sweep(KEYS[2], KEYS[3], ARGV[1], 100)
 local memory = redis.pcall('INFO', 'memory')  -- which a user may not be allowed to ask
 if type(memory) ~= 'string' then return end
 local most, policy = string.match(memory, 'maxmemory:(%d+)'), string.match(memory, 'maxmemory_policy:([%w-]+)')

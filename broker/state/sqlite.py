@@ -14,24 +14,41 @@ from pathlib import Path
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
+from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
+    API_TOKEN_MARGIN_SECONDS,
     REVOCATION_MARGIN_SECONDS,
+    THROWERS,
+    AlertProgress,
+    AlertStep,
     Busy,
     Claim,
     Claimed,
+    Limit,
+    Objections,
     Outcome,
+    OverLimit,
     Settlement,
     StoredKeys,
+    Switch,
+    Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
+    sqlite_alerts,
     sqlite_claims,
+    sqlite_records,
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
-from broker.state.sqlite_settling import APPEND, Settling, hashed, insert, row_of
+from broker.state.sqlite_records import Row, insert, read_position
+from broker.state.sqlite_settling import Settling, count, hashed, keyed, subjects_in
 from broker.state.sqlite_worker import Worker
 
-_COLUMNS = "key, until, created_at, name, role, digest"
+_THROWERS = {by.encode(): by for by in THROWERS}
+_SWITCH = "subject, thrower, at, reason"
+_COLUMNS = "key, until, created_at, expires_at, name, role, digest, organization"
 
 
 class SQLiteState:
@@ -56,28 +73,29 @@ class SQLiteState:
         """As `State.settle`."""
         return await self._writer.do(Settling(settlement, self._sweeper.note))
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        row = row_of(record)
+        row, counted = Row.of(record), keyed(limits)
 
-        def work(cursor: sqlite3.Cursor) -> None:
+        def work(cursor: sqlite3.Cursor) -> OverLimit | None:
             self._sweeper.note(record.at)
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
+            return count(cursor, counted, now) if counted else None
 
-        await self._writer.do(work)
+        return await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
-        where, values = ("", ()) if organization is None else ("WHERE organization = ?", (to_bytes(organization),))
+        return await self._reader.do(lambda cursor: sqlite_records.newest(cursor, most, organization))
 
-        def work(cursor: sqlite3.Cursor) -> list[bytes]:
-            cursor.execute(
-                f"SELECT body FROM records {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two texts above
-                (*values, max(most, 0)),
-            )
-            return [body for (body,) in cursor]
+    async def records_after(self, position: str, most: int, organization: str | None = None) -> Sequence[Kept]:
+        """As `State.records_after`."""
+        number = read_position(position)
+        return await self._reader.do(lambda cursor: sqlite_records.after(cursor, number, most, organization))
 
-        return [to_text(body) for body in reversed(await self._reader.do(work))]
+    async def heads(self) -> Mapping[str, Head]:
+        """As `State.heads`."""
+        return await self._reader.do(sqlite_records.heads)
 
     async def pins(self, publishers: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
         """As `State.pins`."""
@@ -94,7 +112,7 @@ class SQLiteState:
 
     async def revoke(self, token_id: str, until: int, record: Record) -> None:
         """As `State.revoke`."""
-        key, row = to_bytes(token_id), row_of(record)
+        key, row = to_bytes(token_id), Row.of(record)
         kept_until = max(until, int(record.at) + 1) + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -104,13 +122,13 @@ class SQLiteState:
                 " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
                 (key, kept_until),
             )
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
     async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
         """As `State.revoke_subject`."""
-        key, row = to_bytes(subject), row_of(record)
+        key, row = to_bytes(subject), Row.of(record)
         kept_until = max(before, int(record.at) + 1) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -120,20 +138,64 @@ class SQLiteState:
                 " until = max(until, excluded.until), before = max(before, excluded.before)",
                 (key, kept_until, before),
             )
-            insert(cursor, APPEND, [row])
+            sqlite_records.append(cursor, [row])
 
         await self._writer.do(work)
 
-    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """As `State.is_revoked`."""
-        asked = [to_bytes(token_id), *map(to_bytes, subjects), issued_at]
-        query = (
-            "SELECT 1 FROM revocations WHERE key = ? UNION ALL SELECT 1 FROM revoked_subjects"  # noqa: S608 - ours
-            f" WHERE key IN ({','.join('?' * len(subjects))}) AND before >= ? LIMIT 1"
+    async def objections(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> Objections:
+        """As `State.objections`."""
+        keys = [*map(to_bytes, subjects)]
+        marks = ",".join("?" * len(keys))
+        named = f"IN ({marks})"
+        query = (  # one row: each that a statement gives hands the interpreter over
+            "SELECT EXISTS (SELECT 1 FROM revocations WHERE key = ?),"  # noqa: S608 - ours
+            f" (SELECT group_concat(hex(key) || ',', '') FROM revoked_subjects WHERE key {named} AND before >= ?),"
+            f" (SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject {named})"
         )
+        asked = [to_bytes(token_id), *keys, issued_at, *keys]
+
+        def work(cursor: sqlite3.Cursor) -> Objections:
+            token, revoked, off = cursor.execute(query, asked).fetchone()
+            return Objections(token=bool(token), revoked=subjects_in(revoked), off=subjects_in(off))
+
+        return await self._reader.do(work)
+
+    async def switch_off(self, switch: Switch, record: Record) -> None:
+        """As `State.switch_off`."""
+        values = (to_bytes(switch.subject), switch.by.encode(), switch.at, to_bytes(switch.reason))
+        row = Row.of(record)
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            self._sweeper.note(record.at)
+            insert(cursor, f"INSERT OR REPLACE INTO switches ({_SWITCH}) VALUES", [values])
+            sqlite_records.append(cursor, [row])
+
+        await self._writer.do(work)
+
+    async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
+        """As `State.switch_on`."""
+        key, row = (to_bytes(subject), by.encode()), Row.of(record)
 
         def work(cursor: sqlite3.Cursor) -> bool:
-            return cursor.execute(query, asked).fetchone() is not None
+            self._sweeper.note(record.at)
+            found = cursor.execute("DELETE FROM switches WHERE subject = ? AND thrower = ?", key).rowcount == 1
+            if found:
+                sqlite_records.append(cursor, [row])
+            return found
+
+        return await self._writer.do(work)
+
+    async def switches(self, subjects: Sequence[str] | None = None) -> Sequence[Switch]:
+        """As `State.switches`."""
+        keys = [*map(to_bytes, subjects or ())]
+        where = "" if subjects is None else f"WHERE subject IN ({','.join('?' * len(keys))})"
+
+        def work(cursor: sqlite3.Cursor) -> list[Switch]:
+            cursor.execute(f"SELECT {_SWITCH} FROM switches {where} ORDER BY subject, thrower", keys)  # noqa: S608 - ours
+            return [
+                Switch(subject=to_text(subject), by=_THROWERS[by], at=at, reason=to_text(reason))
+                for subject, by, at, reason in cursor
+            ]
 
         return await self._reader.do(work)
 
@@ -186,8 +248,9 @@ class SQLiteState:
 
     async def store_api_token(self, token: ApiToken) -> None:
         """As `State.store_api_token`."""
-        texts = map(to_bytes, (token.name, token.role, token.digest))
-        row = (to_bytes(token.id), token.expires_at, token.created_at, *texts)
+        texts = map(to_bytes, (token.name, token.role, token.digest, token.organization))
+        until = token.expires_at + API_TOKEN_MARGIN_SECONDS
+        row = (to_bytes(token.id), until, token.created_at, token.expires_at, *texts)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(token.created_at)
@@ -249,6 +312,35 @@ class SQLiteState:
 
         return await self._reader.do(work)
 
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        return await self._reader.do(sqlite_alerts.progress)
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.memory(cursor, keys))
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            self._sweeper.note(step.now)
+            return sqlite_alerts.advance(cursor, step)
+
+        return await self._writer.do(work)
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting_alerts(cursor, receiver, most))
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._writer.do(lambda cursor: sqlite_alerts.remove(cursor, receiver, place))
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting(cursor, receivers))
+
     async def ping(self) -> None:
         """As `State.ping`."""
 
@@ -263,7 +355,15 @@ class SQLiteState:
         await self._writer.close()
 
 
-def _api_token(row: tuple[bytes, int, int, bytes, bytes, bytes]) -> ApiToken:
-    key, until, created_at, *texts = row
-    name, role, digest = map(to_text, texts)
-    return ApiToken(id=to_text(key), name=name, role=role, digest=digest, created_at=created_at, expires_at=until)
+def _api_token(row: tuple[bytes, int, int, int, bytes, bytes, bytes, bytes]) -> ApiToken:
+    key, _, created_at, expires_at, *texts = row
+    name, role, digest, organization = map(to_text, texts)
+    return ApiToken(
+        id=to_text(key),
+        name=name,
+        role=role,
+        digest=digest,
+        created_at=created_at,
+        expires_at=expires_at,
+        organization=organization,
+    )

@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-SCHEMA_VERSION: Final = 4
+from broker.state.sqlite_records import sweep
+
+SCHEMA_VERSION: Final = 8
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -78,7 +80,45 @@ CREATE TABLE revoked_subjects (
 PRAGMA user_version = 4;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS)
+_CHAIN = """
+ALTER TABLE records ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE records ADD COLUMN link BLOB NOT NULL DEFAULT X'';
+CREATE TABLE heads (
+    organization BLOB PRIMARY KEY, sequence INTEGER NOT NULL, link BLOB NOT NULL,
+    swept_sequence INTEGER NOT NULL, swept_link BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 5;
+"""
+
+_OWNERS = """
+ALTER TABLE api_tokens ADD COLUMN organization BLOB NOT NULL DEFAULT x'';
+ALTER TABLE api_tokens ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+-- From here on `until` is when a row goes, which is API_TOKEN_MARGIN_SECONDS later.
+UPDATE api_tokens SET expires_at = until, until = until + 2592000;
+PRAGMA user_version = 6;
+"""
+
+_SWITCHES = """
+CREATE TABLE switches (
+    subject BLOB, thrower BLOB, at INTEGER NOT NULL, reason BLOB NOT NULL, PRIMARY KEY (subject, thrower)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 7;
+"""
+
+_ALERTS = """
+CREATE TABLE alert_progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1), step INTEGER NOT NULL, position BLOB NOT NULL
+) STRICT;
+CREATE TABLE alert_memory (key BLOB PRIMARY KEY, until INTEGER NOT NULL, text BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE alert_queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    receiver BLOB NOT NULL, alert BLOB NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
+PRAGMA user_version = 8;
+"""
+
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES, _ALERTS)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -143,7 +183,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Asked again: another process may have been first.
-        for step in _STEPS[_version(connection) :]:
+        for step in STEPS[_version(connection) :]:
             for statement in step.split(";\n"):
                 connection.execute(statement)
         connection.execute("COMMIT")
@@ -166,6 +206,7 @@ class Sweeper:
         ("files", 1),
         ("api_tokens", 1),
         ("uses", 1),
+        ("alert_memory", 1),
     )
 
     def __init__(self, retention_days: int) -> None:
@@ -189,10 +230,7 @@ class Sweeper:
         self._writes, self._next_at = 0, time.monotonic() + SWEEP_SECONDS
         for table, unit in self._UNITS:
             self._sweep(cursor, table, int(self._now * unit))
-        cursor.execute(
-            "DELETE FROM records WHERE id IN (SELECT id FROM records ORDER BY id LIMIT ?) AND at < ?",
-            (SLICE, self._now - self._retention_seconds),
-        )
+        sweep(cursor, SLICE, self._now - self._retention_seconds)
 
     def _sweep(self, cursor: sqlite3.Cursor, table: str, now: int) -> None:
         # Keys in order, from where the last slice ended: no second index, which each exchange would have to write.

@@ -10,27 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from broker.audit import Record
-from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
+from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
-
-APPEND: Final = "INSERT INTO records (at, organization, attempt, receipt, body) VALUES"
-
-Row = tuple[float, bytes, bytes, bytes, bytes]
-
-
-def row_of(record: Record, receipt: str = "") -> Row:
-    """A record's columns, as `APPEND` takes them."""
-    return record.at, to_bytes(record.organization), to_bytes(record.attempt), to_bytes(receipt), to_bytes(record.body)
-
-
-def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Writes rows, at least one, with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
-    row = f"({_marks(rows[0])})"
-    cursor.execute(f"{statement} {','.join([row] * len(rows))}", [value for values in rows for value in values])
+from broker.state.sqlite_records import Row, append, insert, marks
 
 
 class Settling:
@@ -40,16 +24,18 @@ class Settling:
         note: Told of the settlement's `now` by the thread.
     """
 
-    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend")
+    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "spend", "switches")
 
     def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
         self.settlement = settlement
         self.note = note
         self.now = settlement.now
         self.spend = hashed(settlement.spend)
-        self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
+        self.limits = keyed(settlement.limits)
+        self.again = keyed(() if settlement.again is None else (settlement.again,))
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
-        self.row = row_of(settlement.record, settlement.receipt)
+        self.switches = [*map(to_bytes, settlement.switches)]
+        self.row = Row.of(settlement.record, settlement.receipt)
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
         """Settles this one alone."""
@@ -70,8 +56,11 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits = _known(
-            cursor, {one.spend for one in settlings}, {key for one in settlings for key, _ in one.limits}
+        self._spends, self._limits, self._off = _known(
+            cursor,
+            {one.spend for one in settlings},
+            {key for one in settlings for key, _ in (*one.limits, *one.again)},
+            {subject for one in settlings for subject in one.switches},
         )
         self._settled: list[Settling] = []
         self._spent: dict[bytes, Settling] = {}
@@ -81,10 +70,12 @@ class _Batch:
         """Decides one, after those before it."""
         one.note(one.now)
         before = self._before(one)
-        if before is not None and before[0] == one.row[2]:
+        if before is not None and before[0] == one.row.attempt:
             return Settled()
-        if (seconds := self._count(one.limits, one.now)) > 0:
-            return OverLimit(retry_after_seconds=seconds)
+        if self._off and (off := self._off.intersection(one.settlement.switches)):
+            return SwitchedOff(off=off)
+        if (over := self._count(one.limits if before is None else one.again, one.now)) is not None:
+            return over
         if before is not None:
             return Spent(receipt=to_text(before[1]))
         if one.pins and (taken := _pin(self._cursor, one.pins, one.settlement.pins)) is not None:
@@ -98,9 +89,7 @@ class _Batch:
         if self._counted:
             insert(self._cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(self._counted.items()))
         if self._settled:
-            insert(self._cursor, APPEND, [one.row for one in self._settled])
-            # With AUTOINCREMENT and the write lock held, the rows of one statement are numbered one after the other.
-            numbered = enumerate(self._settled, (self._cursor.lastrowid or 0) - len(self._settled) + 1)
+            numbered = enumerate(self._settled, append(self._cursor, [one.row for one in self._settled]))
             rows = [(one.spend, one.settlement.spend_until, number) for number, one in numbered]
             insert(self._cursor, "INSERT OR REPLACE INTO spends (key, until, record) VALUES", rows)
 
@@ -108,7 +97,7 @@ class _Batch:
         """Who spent the token (attempt, receipt); None where nobody did, empty where the record is gone."""
         earlier = self._spent.get(one.spend)
         if earlier is not None and earlier.settlement.spend_until > one.now:
-            return earlier.row[2], earlier.row[3]
+            return earlier.row.attempt, earlier.row.receipt
         until, record = self._spends.get(one.spend, (0, 0))
         if until <= one.now:
             return None
@@ -116,21 +105,49 @@ class _Batch:
         found: tuple[bytes, bytes] | None = self._cursor.fetchone()
         return found or (b"", b"")
 
-    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> int:
-        """Counts one for each limit; where one has no room, for none, and answers how many seconds to wait."""
-        moment, wait = int(now * 1_000_000), 0
-        counted: list[tuple[bytes, int]] = []
-        for key, limit in limits:
-            until = self._limits.get(key, moment)
-            # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-            free_at = min(max(until, moment), moment + limit.window)
-            counted.append((key, free_at + limit.interval))
-            wait = max(wait, free_at + limit.interval - limit.window - moment)
-        if wait > 0:
-            return -(-wait // 1_000_000)
+    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
+        """Counts one for each limit; where one has no room, for none, and answers that one."""
+        counted, over = room(limits, self._limits, now)
         self._limits.update(counted)
         self._counted.update(counted)
-        return 0
+        return over
+
+
+def room(
+    limits: Sequence[tuple[bytes, Limit]], before: Mapping[bytes, int], now: float
+) -> tuple[dict[bytes, int], OverLimit | None]:
+    """What is to be written where each limit has room for one; or nothing, and the one that is over by most.
+
+    Args:
+        before: What is written, by the limits' keys.
+    """
+    moment, longest, over = int(now * 1_000_000), 0, ""
+    counted: dict[bytes, int] = {}
+    for key, limit in limits:
+        # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+        free_at = min(max(before.get(key, moment), moment), moment + limit.window)
+        counted[key] = free_at + limit.interval
+        wait = free_at + limit.interval - limit.window - moment
+        if wait > longest:
+            longest, over = wait, limit.key
+    if longest == 0:
+        return counted, None
+    return {}, OverLimit(retry_after_seconds=-(-longest // 1_000_000), key=over)
+
+
+def count(cursor: sqlite3.Cursor, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
+    """Counts one for each limit, of which there are some; where one has no room, for none, and answers that one."""
+    keys = [key for key, _ in limits]
+    cursor.execute(f"SELECT key, until FROM limits WHERE key IN ({marks(keys)})", keys)  # noqa: S608 - marks
+    counted, over = room(limits, dict(cursor.fetchall()), now)
+    if counted:
+        insert(cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(counted.items()))
+    return over
+
+
+def keyed(limits: Sequence[Limit]) -> list[tuple[bytes, Limit]]:
+    """Limits beside the keys that the file has for them."""
+    return [(hashed(limit.key), limit) for limit in limits]
 
 
 def hashed(key: str) -> bytes:
@@ -139,29 +156,34 @@ def hashed(key: str) -> bytes:
 
 
 def _known(
-    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int]]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment. By their keys."""
-    asked_spends, asked_limits = _padded(spends), _padded(limits)
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes], switches: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], frozenset[str]]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; which are off."""
+    asked_spends, asked_limits, asked_switches = _padded(spends), _padded(limits), _padded(switches)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    query = f"SELECT ({spent} ({_marks(asked_spends)})), ({counted} ({_marks(asked_limits)}))"
-    spent, counted = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
+    off = "SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN"
+    query = (
+        f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"
+        f" ({off} ({marks(asked_switches)}))"
+    )
+    spent, counted, off = cursor.execute(query, [*asked_spends, *asked_limits, *asked_switches]).fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
+        subjects_in(off),
     )
+
+
+def subjects_in(text: str | None) -> frozenset[str]:
+    """'6131,6132,' -> 'a1', 'a2'; None -> nothing"""
+    return frozenset(to_text(bytes.fromhex(one)) for one in text.split(",")[:-1]) if text else frozenset()
 
 
 def _padded(keys: Collection[bytes]) -> list[bytes]:
     """With keys that nothing has, so that there are few statements to prepare, and the file's own cache holds them."""
     size = 1 << (len(keys) - 1).bit_length() if keys else 0
     return [*keys, *[b""] * (size - len(keys))]
-
-
-def _marks(values: Sequence[Any]) -> str:
-    """'?,?,?'"""
-    return ",".join("?" * len(values))
 
 
 def _fields(text: str | None) -> list[list[str]]:

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from broker.api_tokens import ApiToken
+from broker.chain import Head
 from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
@@ -24,7 +26,7 @@ from broker.state.redis_scripts import SETTLE
 from broker.state.redis_servers import MOST_CONNECTIONS
 from tests.redis_server import RedisServer
 from tests.state.conftest import RETENTION_DAYS, one_node_cluster
-from tests.state.examples import claim, limit, pin, record, settlement, unavailable_in_time
+from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, unavailable_in_time
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +41,16 @@ async def opened(url: str) -> AsyncIterator[State]:
         yield state
     finally:
         await state.close()
+
+
+async def test_an_api_token_that_an_older_broker_stored_has_no_organization(redis_server: RedisServer) -> None:
+    async with opened(redis_server.url + f"?prefix={{{uuid.uuid4().hex}}}") as state:
+        kept = ApiToken.make("devpi", "registry", now=time.time(), seconds=60)[1]
+        await state.store_api_token(kept)
+        with Redis(port=redis_server.port) as client:
+            (key,) = client.keys(f"*:api-token:{kept.id}")
+            assert client.hdel(key, "organization") == 1
+        assert await state.api_token(kept.id) == kept
 
 
 @pytest.fixture
@@ -88,7 +100,7 @@ async def test_a_stopped_redis_is_unavailable_and_serves_again_without_a_restart
                 state.records(1),
                 state.pins(["acme/widgets-release"]),
                 state.revoke("token", int(time.time()) + 60, record()),
-                state.is_revoked("token"),
+                is_revoked(state, "token"),
                 state.store_keys("https://issuer.example", StoredKeys(fetched_at=1.0, document="{}")),
                 state.stored_keys("https://issuer.example"),
                 state.ping(),
@@ -125,7 +137,7 @@ async def test_a_connection_that_uvloop_finds_closed_while_writing_is_replaced(
         return await execute(*command)
 
     monkeypatch.setattr(connections, "execute_command", execute_command)
-    assert await state.is_revoked("token") is False
+    assert await is_revoked(state, "token") is False
     assert not broken
 
 
@@ -314,8 +326,6 @@ async def test_everything_is_kept_for_its_time_by_the_servers_clock(state: State
         await state.revoke_subject("everything", before, record(at=yesterday))
     kept = client.pttl(f"{prefix}:revoked-subject:everything") - REVOCATION_MARGIN_SECONDS * 1000
     assert 48_000 < kept - LONGEST_LIFETIME_SECONDS * 1000 <= 51_000
-    assert client.pttl(f"{prefix}:records:") > (RETENTION_DAYS - 1) * DAY_MS
-    assert client.pttl(f"{prefix}:records-of:acme") > (RETENTION_DAYS - 1) * DAY_MS
     assert isinstance(await state.settle(settlement(spend="token")), Spent)
     mine, name = claim(), f"{prefix}:file:{hashlib.sha256(claim().name.encode()).hexdigest()}"
     for ask, milliseconds in (
@@ -336,24 +346,39 @@ async def test_every_key_has_the_prefix(state: State, redis_server: RedisServer,
     await state.claim(claim(), now=time.time(), seconds=60)
     await state.ping()
     new = set(client.scan_iter(count=1000)) - before
-    assert len(new) == 9
+    assert len(new) == 10
     assert all(key.startswith(f"{prefix}:".encode()) for key in new)
     client.close()
 
 
-async def test_records_older_than_the_retention_go(state: State, client: Redis, prefix: str) -> None:
-    """In whole nodes of the stream, so some stay a little."""
+async def test_records_older_than_the_retention_go_and_the_chain_tells_so(
+    state: State, client: Redis, prefix: str
+) -> None:
+    """The oldest first, some now and then when others come; a ping takes out more."""
     now_ms = int(time.time() * 1000)
-    for number in range(1000):
-        old = f"{now_ms - (RETENTION_DAYS + 1) * DAY_MS}-{number}"
-        client.xadd(f"{prefix}:records:", {"body": "old"}, id=old)
-        client.xadd(f"{prefix}:records-of:acme", {"of": ""}, id=old)
-    for number in range(150):
+    for number in range(1, 201):
+        old, organization = f"{now_ms - (RETENTION_DAYS + 1) * DAY_MS}-{number}", "acme" if number % 2 else "bolt"
+        fields = {"organization": organization, "sequence": str(number), "link": f"{number:064x}", "body": "old"}
+        client.xadd(f"{prefix}:log:", fields, id=old)  # type: ignore[arg-type]  # redis-py's dicts are invariant
+        client.xadd(f"{prefix}:log-of:{organization}", {"of": ""}, id=old)
+        client.hset(f"{prefix}:log-heads:", organization, f"{number} {number:064x} 0 {0:064x}")
+    for number in range(50):
         await state.append(record(body=str(number)))
-    assert client.xlen(f"{prefix}:records:") < 400
-    assert client.xlen(f"{prefix}:records-of:acme") < 400
-    assert (await state.records(150, "acme")) == [str(number) for number in range(150)]
-    assert set(await state.records(400, "acme")) <= {"old", *map(str, range(150))}
+    left = client.xlen(f"{prefix}:log:") - 50
+    assert left < 200
+    assert left % 32 == 200 % 32
+    heads = await state.heads()
+    assert heads["acme"].swept_sequence in {(200 - left) - 1, 200 - left}
+    assert heads["acme"].swept_link == f"{heads['acme'].swept_sequence:064x}"
+    await state.ping()
+    await state.ping()
+    assert client.xlen(f"{prefix}:log:") == 50
+    assert client.xlen(f"{prefix}:log-of:acme") == 50
+    assert client.xlen(f"{prefix}:log-of:bolt") == 0
+    heads = await state.heads()
+    assert heads["bolt"] == Head(sequence=200, link=f"{200:064x}", swept_sequence=200, swept_link=f"{200:064x}")
+    assert await state.records(400, "acme") == [str(number) for number in range(50)]
+    assert [kept.sequence for kept in await state.records_after("", 100, "acme")] == list(range(200, 250))
 
 
 # --- A Redis that is not as it should be -----------------------------------------------------------------------------

@@ -14,13 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from broker.api_tokens import ApiToken
+from broker.chain import Verification
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
-from broker.state import DEADLINE_SECONDS, REVOCATION_MARGIN_SECONDS, Claimed, OverLimit, Settled, Spent
+from broker.state import (
+    API_TOKEN_MARGIN_SECONDS,
+    DEADLINE_SECONDS,
+    REVOCATION_MARGIN_SECONDS,
+    Claimed,
+    OverLimit,
+    Settled,
+    Spent,
+)
 from broker.state.sqlite import SQLiteState
-from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, SWEEP_AFTER, connect
+from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, STEPS, SWEEP_AFTER, connect
 from broker.state.sqlite_worker import Worker
-from tests.state.examples import claim, limit, record, settlement, unavailable_in_time
+from tests.state.examples import claim, is_revoked, limit, record, settlement, unavailable_in_time
 from tests.state.processes import SPAWN, hold_lock, running, settle_one_token, settle_without_end
 
 pytestmark = pytest.mark.anyio
@@ -125,7 +135,7 @@ async def test_a_lock_held_by_another_process_is_answered_in_time_and_waited_for
         with unavailable_in_time():
             await state.ping()
         # Reading goes on, or no upload would be checked while somebody copies the file.
-        assert not await state.is_revoked("token")
+        assert not await is_revoked(state, "token")
         assert len(await state.records(10)) == 1
         pipe.send("let go")
         assert await asyncio.to_thread(pipe.recv) == "free"
@@ -164,6 +174,7 @@ async def test_a_caller_who_is_cancelled_before_its_turn_has_done_nothing(path: 
         stays = asyncio.create_task(state.settle(settlement(spend="another token")))
         await asyncio.sleep(0.1)
         gone.cancel()
+        await asyncio.wait([gone])
         pipe.send("let go")
         assert await stays == Settled()
     assert gone.cancelled()
@@ -288,11 +299,11 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     with unavailable_in_time():
         await state.settle(settlement(spend="token"))
     with unavailable_in_time():
-        await state.is_revoked("token")
+        await is_revoked(state, "token")
     assert contents(path) == content
     remove(path)
     assert await state.settle(settlement(spend="token")) == Settled()
-    assert not await state.is_revoked("token")
+    assert not await is_revoked(state, "token")
 
 
 async def test_a_database_of_something_else_is_refused_and_left_as_it_is(path: Path, state: SQLiteState) -> None:
@@ -323,7 +334,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date_and_keeps_what_
     outcomes = await asyncio.gather(*(one.claim(mine, now=time.time(), seconds=60) for one in replicas))
     assert outcomes == [Claimed(), Claimed()]
     assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
-    assert [await one.is_revoked("token") for one in replicas] == [True, True]
+    assert [await is_revoked(one, "token") for one in replicas] == [True, True]
     assert await replicas[1].pins(["acme/widgets"]) == {"acme/widgets": {"a": "b"}}
     for one in replicas:
         await one.close()
@@ -351,6 +362,30 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = 1;
 """
 """The schema as version 1 of it was released; it never changes."""
+
+
+async def test_an_api_token_of_an_older_broker_is_what_it_was(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        for step in STEPS[:3]:
+            for statement in step.split(";\n"):
+                database.execute(statement)
+        database.execute(
+            "INSERT INTO api_tokens VALUES (CAST('0123456789abcdef' AS BLOB), 4000000000, 1000, CAST('devpi' AS BLOB),"
+            " CAST('registry' AS BLOB), CAST('digest' AS BLOB))"
+        )
+    state = SQLiteState(path, retention_days=30)
+    kept = await state.api_token("0123456789abcdef")
+    assert kept == ApiToken(
+        id="0123456789abcdef",
+        name="devpi",
+        role="registry",
+        digest="digest",
+        created_at=1000,
+        expires_at=4_000_000_000,
+        organization="",
+    )
+    await state.close()
+    assert rows(path, "SELECT until - expires_at FROM api_tokens") == [(API_TOKEN_MARGIN_SECONDS,)]
 
 
 async def test_a_folder_that_is_not_there_is_unavailable_until_it_is(tmp_path: Path) -> None:
@@ -437,6 +472,45 @@ async def test_what_is_over_is_swept_and_what_is_not_stays(path: Path, state: SQ
     assert rows(path, "SELECT count(*), min(at) FROM records") == [(3 * SWEEP_AFTER, later)]
 
 
+async def test_records_are_swept_from_the_front_and_the_chain_tells_so(state: SQLiteState) -> None:
+    """Also where one was appended long after its attempt began: never one in the middle of a chain."""
+    start, day = 1_700_000_000.0, 86400
+    for _ in range(3):
+        await state.append(record(at=start, organization="bolt"))
+    ages = [start, start + 5 * day, start, start + 20 * day]
+    for at in ages:
+        await state.append(record(at=at))
+    before = await state.records_after("", 100)
+    for _ in range(2 * SWEEP_AFTER):
+        await state.append(record(at=start + 31 * day, organization=""))
+    await state.ping()
+    heads, kept = await state.heads(), await state.records_after("", 3)
+    assert [one.sequence for one in kept] == [2, 3, 4], "the third is old, and stands behind one that is not"
+    assert (heads["acme"].swept_sequence, heads["acme"].swept_link) == (1, before[3].link)
+    assert (heads["bolt"].swept_sequence, heads["bolt"].swept_link) == (3, before[2].link)
+    verification = Verification(heads)
+    verification.follow(await state.records_after("", 10_000))
+    verification.finish()
+    assert verification.findings == []
+
+
+async def test_records_from_before_the_chain_are_kept_beside_it(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(VERSION_1)
+        row = "(0, CAST('acme' AS BLOB), x'01', x'', CAST('old' AS BLOB))"
+        database.execute(f"INSERT INTO records (at, organization, attempt, receipt, body) VALUES {row}")
+        database.commit()
+    state = SQLiteState(path, retention_days=30)
+    await state.append(record(body="new"))
+    kept = await state.records_after("", 10)
+    assert [(one.sequence, one.body) for one in kept] == [(0, "old"), (1, "new")]
+    verification = Verification(await state.heads())
+    verification.follow(kept)
+    verification.finish()
+    assert (verification.unchained, verification.findings) == (1, [])
+    await state.close()
+
+
 async def test_a_large_heap_is_swept_in_small_slices(path: Path, state: SQLiteState) -> None:
     """Never as one long lock that other processes would wait for."""
     await state.ping()
@@ -480,7 +554,7 @@ async def test_a_subject_s_revocation_is_swept_once_its_last_token_is_over(path:
         for _ in range(SWEEP_AFTER + 1):
             await state.append(record(at=start + later))
         await state.ping()
-        assert await state.is_revoked("token", ["everything"], start + 100) is kept
+        assert await is_revoked(state, "token", ["everything"], start + 100) is kept
     assert rows(path, "SELECT count(*) FROM revoked_subjects") == [(0,)]
 
 
@@ -494,5 +568,5 @@ async def test_a_revocation_is_swept_only_when_every_replica_knows_its_token_is_
         for _ in range(SWEEP_AFTER + 1):
             await state.append(record(at=start + later))
         await state.ping()
-        assert await state.is_revoked("token") is kept
+        assert await is_revoked(state, "token") is kept
     assert rows(path, "SELECT count(*) FROM revocations") == [(0,)]

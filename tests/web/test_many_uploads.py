@@ -204,7 +204,7 @@ def eventually(happens: Callable[[], bool], seconds: float = 30.0) -> bool:
     while not happens():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(0.25)
     return True
 
 

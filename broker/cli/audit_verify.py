@@ -1,0 +1,149 @@
+"""`broker audit verify`: whether the records are those that were written, and all of them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from broker.chain import Kept, Verification
+from broker.cli.state import add_option, work_on_state
+from broker.state import State
+
+PAGE: Final = 1000
+"""Records that are read at once."""
+
+PROGRESS_EVERY: Final = 50_000
+
+
+def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the action."""
+    verify = actions.add_parser(
+        "verify",
+        help="find records that were removed, altered or swapped",
+        description="Follows each organization's chain of records, and names what does not fit: a record that is "
+        "missing, altered, swapped or put in. Exit status: 0 where all is as it was written, 1 where something was "
+        "found, 2 where it could not be looked at.",
+        epilog="Whoever can write the whole store can make a new chain. So note the heads now and then where they "
+        "cannot write, and compare: broker audit verify --noted heads.json --note heads.json",
+    )
+    verify.add_argument("export", nargs="?", type=Path, metavar="FILE", help="an export, instead of the state")
+    verify.add_argument("--noted", type=Path, metavar="FILE", help="heads from before: they must still be there")
+    verify.add_argument("--note", type=Path, metavar="FILE", help="write the heads, where nothing was found")
+    add_option(verify)
+    verify.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verifies all chains, and says what was found."""
+    try:
+        noted = {} if args.noted is None else _read_heads(args.noted)
+        verification = _of_export(args.export, noted) if args.export else _of_state(args.state, noted)
+        if verification is None:
+            return 2
+        for organization in sorted(verification.too_old):
+            print(f"note: what was noted of {organization!r} is older than all that is kept", file=sys.stderr)
+        for finding in verification.findings:
+            print(finding)
+        print(_summary(verification), file=sys.stderr)
+        if verification.findings:
+            return 1
+        if args.note is not None:
+            _write_heads(args.note, verification.ends)
+    except OSError as error:
+        print(f"broker audit: {error.filename}: {error.strerror}.", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"broker audit: {error}.", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _summary(verification: Verification) -> str:
+    chains, found = len(verification.ends), len(verification.findings)
+    counted = f"{verification.records} records in {chains} chains"
+    if verification.unchained:
+        counted += f"; {verification.unchained} are from before there was one, and could not be verified"
+    if verification.in_part:
+        counted += f"; {verification.in_part} are withheld in part, and what is told of them could not be verified"
+    return f"{counted}: " + (f"{found} do not fit" if found else "all fit")
+
+
+def _of_state(named: str | None, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
+    made: list[Verification] = []
+
+    async def verify(state: State) -> None:
+        verification = Verification(await state.heads(), noted)
+        async for page in pages(state):
+            verification.follow(page)
+            if verification.records % PROGRESS_EVERY < len(page):
+                print(f"{verification.records} records ...", file=sys.stderr)
+        verification.finish(await state.heads())
+        made.append(verification)
+
+    return made[0] if work_on_state("audit", named, verify) else None
+
+
+async def pages(state: State, organization: str | None = None) -> AsyncIterator[Sequence[Kept]]:
+    """All that is kept, a page at a time."""
+    position = ""
+    while page := await state.records_after(position, PAGE, organization):
+        yield page
+        position = page[-1].position
+
+
+def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> Verification:
+    verification = Verification(noted=noted)
+    last: dict[str, Any] = {}
+    with file.open(encoding="utf-8") as lines:
+        verification.follow(_exported(file, lines, last))
+    verification.finish()
+    if last.get("complete") is not True:
+        print(f"note: {file} has no last line that says it is complete: there may be more", file=sys.stderr)
+    return verification
+
+
+def _exported(file: Path, lines: Iterable[str], last: dict[str, Any]) -> Iterator[Kept]:
+    """The records of an export, one JSON object a line; what has no `record` is no record, and becomes the last line.
+
+    Raises:
+        ValueError: a line is none that an export has.
+    """
+    for number, line in enumerate(lines, start=1):
+        try:
+            told = json.loads(line)
+            if "record" not in told:
+                last.clear()
+                last.update(told)
+                continue
+            yield Kept(
+                position=str(number),
+                organization=_organization(told),
+                sequence=int(told["sequence"]),
+                link=str(told["link"]),
+                body=str(told["record"]),
+                told_digest=str(told["digest"]) if told.get("withheld") else "",
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file}, line {number}: no record of an export") from error
+
+
+def _organization(told: Mapping[str, Any]) -> str:
+    """Whose chain a line is of. It need not be believed: another one's chain begins, and goes on, otherwise."""
+    return str(told["organization"] if "organization" in told else json.loads(told["record"])["organization"])
+
+
+def _read_heads(file: Path) -> dict[str, tuple[int, str]]:
+    try:
+        told: dict[str, Any] = json.loads(file.read_bytes())
+        return {name: (int(head["sequence"]), str(head["link"])) for name, head in told.items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file}: not what `broker audit verify --note` writes") from error
+
+
+def _write_heads(file: Path, ends: Mapping[str, tuple[int, str]]) -> None:
+    told = {name: {"sequence": sequence, "link": link} for name, (sequence, link) in ends.items()}
+    file.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,162 @@
+"""Audit records in the SQLite file: appended with their links, read in order, and swept from the oldest on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from broker import chain
+from broker.audit import Record
+from broker.chain import Head, Kept
+from broker.state.encoding import to_bytes, to_text
+
+_LONGEST_POSITION: Final = 18
+"""Digits; SQLite's largest number has one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record in the file's own terms, made by the event loop."""
+
+    at: float
+    organization: str
+    attempt: bytes
+    receipt: bytes
+    body: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, record: Record, receipt: str = "") -> Row:
+        """Of a record, and maybe the receipt of its exchange."""
+        body = to_bytes(record.body)
+        return cls(
+            record.at, record.organization, to_bytes(record.attempt), to_bytes(receipt), body, chain.digest(body)
+        )
+
+
+def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
+    """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
+    ends = _ends(cursor, {row.organization for row in rows})
+    values: list[tuple[Any, ...]] = []
+    for row in rows:
+        sequence, link = ends.get(row.organization) or (0, chain.genesis(row.organization))
+        ends[row.organization] = sequence, link = sequence + 1, chain.link(link, row.digest)
+        organization = to_bytes(row.organization)
+        values.append((row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link)))
+    insert(cursor, "INSERT INTO records (at, organization, attempt, receipt, body, sequence, link) VALUES", values)
+    # With AUTOINCREMENT and the write lock held, the rows of one statement are numbered one after the other.
+    first = (cursor.lastrowid or 0) - len(rows) + 1
+    heads = [
+        (to_bytes(name), sequence, bytes.fromhex(link), 0, bytes.fromhex(chain.genesis(name)))
+        for name, (sequence, link) in ends.items()
+    ]
+    insert(
+        cursor,
+        "INSERT INTO heads (organization, sequence, link, swept_sequence, swept_link) VALUES",
+        heads,
+        "ON CONFLICT DO UPDATE SET sequence = excluded.sequence, link = excluded.link",
+    )
+    return first
+
+
+def _ends(cursor: sqlite3.Cursor, organizations: Collection[str]) -> dict[str, tuple[int, str]]:
+    names = [to_bytes(name) for name in organizations]
+    cursor.execute(
+        f"SELECT organization, sequence, link FROM heads WHERE organization IN ({marks(names)})",  # noqa: S608 - marks
+        names,
+    )
+    return {to_text(name): (sequence, link.hex()) for name, sequence, link in cursor}
+
+
+def newest(cursor: sqlite3.Cursor, most: int, organization: str | None) -> list[str]:
+    """As `State.records`."""
+    where, values = _only(organization)
+    cursor.execute(
+        f"SELECT body FROM records WHERE {where} ORDER BY id DESC LIMIT ?",  # noqa: S608 - one of two texts below
+        (*values, max(most, 0)),
+    )
+    return [to_text(body) for (body,) in cursor][::-1]
+
+
+def after(cursor: sqlite3.Cursor, position: int, most: int, organization: str | None) -> list[Kept]:
+    """As `State.records_after`."""
+    where, values = _only(organization)
+    cursor.execute(
+        "SELECT id, organization, sequence, link, body FROM records"  # noqa: S608 - one of two texts below
+        f" WHERE id > ? AND {where} ORDER BY id LIMIT ?",
+        (position, *values, max(most, 0)),
+    )
+    return [
+        Kept(
+            position=str(number),
+            organization=to_text(name),
+            sequence=sequence,
+            link=link.hex(),
+            body=to_text(body),
+        )
+        for number, name, sequence, link, body in cursor
+    ]
+
+
+def _only(organization: str | None) -> tuple[str, tuple[bytes, ...]]:
+    return ("TRUE", ()) if organization is None else ("organization = ?", (to_bytes(organization),))
+
+
+def read_position(position: str) -> int:
+    """The number that a position stands for.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if position == "":
+        return 0
+    if not (position.isascii() and position.isdigit() and len(position) <= _LONGEST_POSITION):
+        raise ValueError("no position of a record")
+    return int(position)
+
+
+def heads(cursor: sqlite3.Cursor) -> Mapping[str, Head]:
+    """As `State.heads`."""
+    cursor.execute("SELECT organization, sequence, link, swept_sequence, swept_link FROM heads")
+    return {
+        to_text(name): Head(sequence=sequence, link=link.hex(), swept_sequence=swept, swept_link=swept_link.hex())
+        for name, sequence, link, swept, swept_link in cursor
+    }
+
+
+def sweep(cursor: sqlite3.Cursor, most: int, before: float) -> None:
+    """Deletes the oldest records, at most so many: up to the first that is not from before a moment.
+
+    An upload that took an hour is appended long after it began. Were each judged by its own moment alone, records would
+    go missing in the middle of a chain.
+    """
+    cursor.execute(
+        "SELECT min(CASE WHEN at >= ? THEN id END), max(id) FROM (SELECT id, at FROM records ORDER BY id LIMIT ?)",
+        (before, most),
+    )
+    kept, last = cursor.fetchone()
+    if last is None:
+        return
+    end = last + 1 if kept is None else kept
+    cursor.execute(
+        # SQLite takes the other columns from the row of the maximum (https://sqlite.org/lang_select.html, 2.5).
+        "UPDATE heads SET swept_sequence = gone.sequence, swept_link = gone.link FROM ("
+        "SELECT organization, link, max(sequence) AS sequence FROM records WHERE id < ? AND sequence > 0"
+        " GROUP BY organization) AS gone WHERE heads.organization = gone.organization",
+        (end,),
+    )
+    cursor.execute("DELETE FROM records WHERE id < ?", (end,))
+
+
+def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:
+    """Writes rows, at least one, with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
+    row = f"({marks(rows[0])})"
+    values = [value for values in rows for value in values]
+    cursor.execute(f"{statement} {','.join([row] * len(rows))} {otherwise}", values)
+
+
+def marks(values: Sequence[Any]) -> str:
+    """'?,?,?'"""
+    return ",".join("?" * len(values))

@@ -1,0 +1,239 @@
+"""`broker audit verify` over records that a state wrote, in a real SQLite file and a real Redis, and over exports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from broker.chain import Kept
+from broker.cli import main
+from broker.cli.audit_verify import pages
+from broker.state.opening import open_state
+from tests.redis_server import RedisServer
+from tests.state.examples import record
+
+WRITTEN = 5
+"""Records of each organization."""
+
+
+def write(url: str) -> list[Kept]:
+    """Records of two organizations, in turn; answers what is kept of acme."""
+
+    async def append() -> list[Kept]:
+        state = open_state(url, retention_days=30)
+        for number in range(1, WRITTEN + 1):
+            for organization in ("acme", "bolt"):
+                body = json.dumps({"organization": organization, "number": number})
+                await state.append(record(organization=organization, body=body))
+        kept = [one async for page in pages(state, "acme") for one in page]
+        await state.close()
+        return kept
+
+    return asyncio.run(append())
+
+
+@pytest.fixture(name="file")
+def _file(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/state.db"
+    write(url)
+    return url
+
+
+@pytest.fixture(name="redis", scope="module")
+def _redis() -> Iterator[RedisServer]:
+    with RedisServer() as server:
+        yield server
+
+
+def verify(url: str, *more: str) -> int:
+    """The exit status."""
+    return main(["audit", "verify", "--state", url, *more])
+
+
+def test_records_that_nobody_touched_fit(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(file) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "10 records in 2 chains: all fit\n")
+
+
+REMOVED = "organization 'acme', record 3: it is missing\n"
+ALTERED = "organization 'acme', record 3: it does not follow from the one before: one of the two was altered\n"
+ALTERED_TOO = ALTERED.replace("record 3", "record 4")
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("DELETE FROM records WHERE id = 5", REMOVED),
+        ("UPDATE records SET body = CAST(replace(CAST(body AS TEXT), '3', '7') AS BLOB) WHERE id = 5", ALTERED),
+        (
+            (
+                "CREATE TEMP TABLE was AS SELECT id, body FROM records;"
+                "UPDATE records SET body = (SELECT body FROM was WHERE was.id = 12 - records.id) WHERE id IN (5, 7)"
+            ),
+            ALTERED + ALTERED_TOO,
+        ),
+    ],
+)
+def test_a_record_deleted_edited_or_swapped_in_sqlite_is_named(
+    file: str, statement: str, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(file.removeprefix("sqlite:///"))) as database:
+        database.executescript(statement)
+    assert verify(file) == 1
+    out, err = capsys.readouterr()
+    assert out == found
+    assert err.endswith("do not fit\n")
+
+
+Tampering = Callable[["Redis", list[Kept]], None]
+LOG = "{broker}:log:"
+
+
+def delete(client: Redis, kept: list[Kept]) -> None:
+    client.xdel(LOG, kept[2].position)
+
+
+def _rewrite(client: Redis, bodies: dict[int, str]) -> None:
+    """As somebody does who may write everything: all entries again, with the same ids."""
+    entries: Any = client.xrange(LOG)
+    client.delete(LOG)
+    for at, fields in entries:
+        body = bodies.get(int(fields["sequence"])) if fields["organization"] == "acme" else None
+        client.xadd(LOG, fields | ({} if body is None else {"body": body}), id=at)
+
+
+def edit(client: Redis, kept: list[Kept]) -> None:
+    _rewrite(client, {3: kept[2].body.replace("3", "7")})
+
+
+def swap(client: Redis, kept: list[Kept]) -> None:
+    _rewrite(client, {3: kept[3].body, 4: kept[2].body})
+
+
+@pytest.mark.parametrize(("tamper", "found"), [(delete, REMOVED), (edit, ALTERED), (swap, ALTERED + ALTERED_TOO)])
+def test_a_record_deleted_edited_or_swapped_in_redis_is_named(
+    redis: RedisServer, tamper: Tampering, found: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(Redis(port=redis.port, decode_responses=True)) as client:
+        client.flushall()
+        kept = write(redis.url)
+        assert verify(redis.url) == 0
+        capsys.readouterr()
+        tamper(client, kept)
+    assert verify(redis.url) == 1
+    assert capsys.readouterr().out == found
+
+
+# --- Heads that are noted --------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_was_made_anew_is_found_out_by_what_was_noted(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = tmp_path / "heads.json"
+    assert verify(file, "--note", str(heads)) == 0
+    assert json.loads(heads.read_text())["acme"]["sequence"] == WRITTEN
+    write(file)
+    assert verify(file, "--noted", str(heads)) == 0
+    Path(file.removeprefix("sqlite:///")).unlink()
+    write(f"sqlite:///{tmp_path}/state.db")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        database.execute("DELETE FROM records WHERE sequence = 5")
+        database.execute("UPDATE heads SET sequence = 4, link = (SELECT link FROM records WHERE id = 7)")
+        database.commit()
+    capsys.readouterr()
+    assert verify(file, "--noted", str(heads)) == 1
+    assert "organization 'acme', record 5: it was noted earlier, and is not there" in capsys.readouterr().out
+
+
+def test_what_was_noted_and_is_swept_by_now_is_only_told(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = tmp_path / "heads.json"
+    assert verify(file, "--note", str(heads)) == 0
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        database.execute("UPDATE heads SET swept_sequence = sequence, swept_link = link")
+        database.execute("DELETE FROM records")
+        database.commit()
+    assert verify(file, "--noted", str(heads)) == 0
+    assert "note: what was noted of 'acme' is older than all that is kept" in capsys.readouterr().err
+
+
+def test_heads_are_not_noted_where_something_was_found(file: str, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        database.execute("DELETE FROM records WHERE id = 5")
+        database.commit()
+    assert verify(file, "--note", str(tmp_path / "heads.json")) == 1
+    assert not (tmp_path / "heads.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"acme": 1}', '{"acme": {"sequence": "x", "link": ""}}'])
+def test_a_file_that_is_none_of_heads_is_a_mistake(
+    file: str, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "heads.json").write_text(text)
+    assert verify(file, "--noted", str(tmp_path / "heads.json")) == 2
+    assert "not what `broker audit verify --note` writes" in capsys.readouterr().err
+
+
+# --- Exports ---------------------------------------------------------------------------------------------------------
+
+
+def export(kept: list[Kept], file: Path) -> Path:
+    """As `broker audit export` writes it."""
+    lines = [json.dumps({"sequence": one.sequence, "link": one.link, "record": one.body}) for one in kept]
+    file.write_text("\n".join([*lines, json.dumps({"complete": True})]))
+    return file
+
+
+def test_an_export_is_verified_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = write(f"sqlite:///{tmp_path}/state.db")
+    assert main(["audit", "verify", str(export(kept[1:], tmp_path / "export.ndjson"))]) == 0
+    del kept[2]
+    assert main(["audit", "verify", str(export(kept, tmp_path / "export.ndjson"))]) == 1
+    assert capsys.readouterr().out == REMOVED
+
+
+@pytest.mark.parametrize("line", ["{", "1", '{"record": 1}', '{"record": "{}"}', '{"record": "[]", "sequence": 1}'])
+def test_a_file_that_is_no_export_is_a_mistake(tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "export").write_text(line)
+    assert main(["audit", "verify", str(tmp_path / "export")]) == 2
+    assert f"{tmp_path}/export, line 1: no record of an export" in capsys.readouterr().err
+
+
+def test_what_cannot_be_looked_at_has_its_own_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(f"sqlite:///{tmp_path}/nowhere.db") == 2
+    assert main(["audit", "verify", str(tmp_path / "nowhere")]) == 2
+    assert f"{tmp_path}/nowhere: No such file or directory." in capsys.readouterr().err
+
+
+def test_a_long_verification_tells_how_far_it_is(
+    file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("broker.cli.audit_verify.PAGE", 3)
+    monkeypatch.setattr("broker.cli.audit_verify.PROGRESS_EVERY", 5)
+    assert verify(file) == 0
+    assert capsys.readouterr().err == "6 records ...\n10 records ...\n10 records in 2 chains: all fit\n"
+
+
+def test_records_from_before_the_chain_are_told_apart(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        columns = "id, at, organization, attempt, receipt, body"
+        database.execute("UPDATE records SET id = id + 100")
+        row = (1, time.time(), b"acme", b"x", b"", b"{}")
+        database.execute(f"INSERT INTO records ({columns}) VALUES (?, ?, ?, ?, ?, ?)", row)
+        database.commit()
+    assert verify(file) == 0
+    assert "1 are from before there was one, and could not be verified" in capsys.readouterr().err
