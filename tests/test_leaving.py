@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +19,17 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from broker import leaving
 from broker.cli import serve
 from broker.leaving import Leaving, turn_away
 from broker.playground.ci import FakeCI
 from broker.playground.ci_server import serving_ci
+from broker.playground.processes import free_port
+from broker.state.opening import open_state
 from tests.gateway.uploads import CONTENT_TYPE, WHEEL, metadata, pack_wheel, upload, wheel_entries
+from tests.harness import state_url
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
 from tests.servers import Served, broker
 from tests.web.test_upload_refusals import basic
@@ -107,9 +113,16 @@ def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
             assert answered.startswith(b"HTTP/1.1 503")
             assert CUT_OFF.encode() in answered
         assert name in registry.stored()
-        records = [line["record"] for line in served.logged() if line["event"] == "attempt"]
-        uploads = [record for record in records if isinstance(record, dict) and record["kind"] == "upload"]
+        uploads = [record for record in asyncio.run(records(tmp_path)) if record["kind"] == "upload"]
         assert {record.get("code", record["decision"]) for record in uploads} == {"allowed", CUT_OFF}
+
+
+async def records(folder: Path) -> list[dict[str, Any]]:
+    state = open_state(state_url(folder), retention_days=400)
+    try:
+        return [json.loads(body) for body in await state.records(100)]
+    finally:
+        await state.close()
 
 
 def upload_of(version: str) -> bytes:
@@ -212,6 +225,54 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - a signal is waited for
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_where_another_process_has_the_socket_it_is_left_to_that(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "LINGER_SECONDS", 0.01)
+    told = Leaving(0.01)
+    with told.at_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: bool(ended))
+
+
+@pytest.mark.anyio
+async def test_who_is_not_ended_leaves_nothing_behind(ended: list[int]) -> None:
+    with Leaving(1).at_sigterm():
+        pass
+    assert ended == []
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_signal_is_a_good_end() -> None:
+    """In this process, for what comes after the event loop's end."""
+
+    async def application(_: object, __: object, ___: object) -> None:
+        raise NotImplementedError
+
+    port = free_port()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end() -> None:
+        wait_until(lambda: listens(port))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    config = uvicorn.Config(application, port=port, loop="asyncio", lifespan="off", log_config=None)
+    try:
+        assert serve._serve_alone(config, Leaving(0)) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        thread.join()
 
 
 # --- Several workers -------------------------------------------------------------------------------------------------
