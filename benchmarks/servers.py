@@ -114,6 +114,8 @@ def broker(
         "BROKER_PORT": str(port),
         # The limiter counts every exchange, and never says no: a hundred repositories bring thousands a second.
         "BROKER_EXCHANGES_PER_MINUTE": "100000000",
+        "BROKER_EXCHANGES_PER_MINUTE_PER_ORGANIZATION": "100000000",
+        "BROKER_EXCHANGES_PER_MINUTE_PER_ISSUER": "100000000",
         "BROKER_ALLOW_LOOPBACK_ISSUERS": "true",
         "BROKER_DRAIN_SECONDS": "0",
         **registry,

@@ -13,12 +13,16 @@ import secrets
 from dataclasses import dataclass
 from typing import Final, Literal, Self, get_args
 
+from broker.policy.shapes import is_name
+
 PREFIX: Final = "broker_"
 
-Role = Literal["registry"]
-"""`registry` may introspect and revoke upload tokens."""
+Role = Literal["registry", "owner", "operator"]
+"""`registry` may introspect and revoke upload tokens; `owner` works for one organization, `operator` for the whole
+index.
+"""
 
-ROLES: Final[tuple[str, ...]] = get_args(Role)
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 _FORM = re.compile(PREFIX + r"([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}")
@@ -37,13 +41,16 @@ class ApiToken:
     created_at: int
     expires_at: int
     """Epoch seconds."""
+    organization: str = ""
+    """The one that an owner's token is for; empty is the whole index, which is never an owner's."""
 
     @classmethod
-    def make(cls, name: str, role: str, *, now: float, seconds: int) -> tuple[str, Self]:
+    def make(cls, name: str, role: str, *, now: float, seconds: int, organization: str = "") -> tuple[str, Self]:
         """A new token: its text, shown once and never kept, and what is kept of it.
 
         Raises:
-            ValueError: the name or the role is none, or it would have no time to live.
+            ValueError: the name or the role is none, it would have no time to live, or its role and its organization
+                do not go together.
         """
         if not _NAME.fullmatch(name):
             raise ValueError(
@@ -51,6 +58,10 @@ class ApiToken:
             )
         if role not in ROLES:
             raise ValueError(f"a role is one of {', '.join(ROLES)}")
+        if role == "owner" and not is_name(organization):
+            raise ValueError("a token of the role owner is for one organization: name it as the policies do")
+        if role != "owner" and organization:
+            raise ValueError(f"a token of the role {role} is for the whole index, and for no organization of it")
         if seconds < 1:
             raise ValueError("a token lives for a second at least")
         token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
@@ -61,12 +72,17 @@ class ApiToken:
             digest=_digest(secret),
             created_at=int(now),
             expires_at=int(now) + seconds,
+            organization=organization,
         )
         return f"{PREFIX}{token_id}_{secret}", kept
 
-    def is_opened_by(self, shown: ShownToken, now: float) -> bool:
-        """Whether the shown text is this token, and its time is not over."""
-        return hmac.compare_digest(self.digest, _digest(shown.secret)) and self.id == shown.id and now < self.expires_at
+    def is_opened_by(self, shown: ShownToken) -> bool:
+        """Whether the shown text is this token, whose time may be over."""
+        return hmac.compare_digest(self.digest, _digest(shown.secret)) and self.id == shown.id
+
+    def is_over(self, now: float) -> bool:
+        """Whether its time is."""
+        return now >= self.expires_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,14 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
+from broker.addresses import TrustedProxies
+from broker.alerts import receivers
+from broker.alerts.standing import Watch
+from broker.alerts.webhooks import Webhooks
+from broker.alerts.worker import Alerting
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
-from broker.exchange import Exchange
+from broker.exchange import Exchange, Rates
 from broker.gateway import Gateway
 from broker.gateway.index import SimpleIndex
 from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
@@ -40,21 +45,28 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.minting import Minter
+from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.signing_files import KeysInForce, Source, record_once
+from broker.sources import Sources
 from broker.state import State
 from broker.state.opening import open_state
+from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
-from broker.web import downloads, forward, oauth, operations, publishing, uploads
+from broker.web import api, downloads, forward, oauth, operations, publishing, recalls, uploads
 from broker.web.answers import Attempts, refuse_unrouted
+from broker.web.callers import Callers
 from broker.web.index import Index
 
 MOST_READERS = 256
 """Pages and files that a process reads from one registry at once."""
 MOST_FILES = 192
 """Of those, files: what is left is for pages, which come and go."""
+
+BEGIN_AGAIN_SECONDS = 1.0
+"""Between attempts to reach a state at start."""
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
@@ -102,7 +114,15 @@ def create_app(
         lifespan=parts.lifespan,
         middleware=[
             *([] if parts.traces is None else [Middleware(FollowTraces)]),
-            Middleware(Attempts, clock=clock, counts=parts.counts, leaving=parts.leaving),
+            Middleware(
+                Attempts,
+                clock=clock,
+                counts=parts.counts,
+                sources=parts.sources,
+                leaving=parts.leaving,
+                proxies=TrustedProxies.parse(chosen.trusted_proxies),
+                asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
+            ),
         ],
         exception_handlers={HTTPException: refuse_unrouted},
     )
@@ -138,21 +158,41 @@ class _Parts:
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
+        self.sources = Sources(
+            state=self.state,
+            per_minute=chosen.refusals_per_minute,
+            in_all_per_minute=chosen.refusals_per_minute_in_all,
+            clock=clock,
+            publish_record=self._publish_record,
+        )
+        self.rates = Rates(
+            per_repository=chosen.exchanges_per_minute,
+            per_organization=chosen.exchanges_per_minute_per_organization,
+            per_issuer=chosen.exchanges_per_minute_per_issuer,
+        )
+        self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         standing = Standing(
             policies=policies,
             signing=self.signing,
             keys=self.keys,
             places=self.places,
+            sources=self.sources,
             clock=clock,
             version=__version__,
+            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
         )
-        self.metrics = Metrics(self.counts, standing, self.state, sheets, clock)
+        pulse = Pulse(self.state)
+        self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
         self.traces = _open_traces(chosen)
         self.indexes = [self._index(one) for one in told]
+        callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
-            *operations.routes(self.indexes[0].exchange, policies, self.signing, leaving),
+            *operations.routes(self.indexes[0].exchange, policies, pulse, self.signing, leaving),
+            *api.routes(callers),
+            *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
-            *_by_host(self.indexes),
+            *_by_host(self.indexes, callers),
         ]
 
     def _index(self, one: RegistrySettings) -> Index:
@@ -165,7 +205,8 @@ class _Parts:
         exchange = Exchange(
             index="" if self.chosen.registries is None else one.name,
             audience=one.audience,
-            exchanges_per_minute=self.chosen.exchanges_per_minute,
+            rates=self.rates,
+            sources=self.sources,
             policies=lambda: self.policies.current,
             keys=self.keys,
             minter=minter,
@@ -203,6 +244,18 @@ class _Parts:
         self.counts.attempt(attempt)
         if self.traces is not None:
             self.traces.attempt(attempt, record.organization)
+
+    def _alerting(self, file: Path) -> Alerting:
+        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers_transport = transport = webhook_transport()
+        return Alerting(
+            told,
+            state=self.state,
+            webhooks=Webhooks(transport=transport, clock=self.clock, user_agent=USER_AGENT),
+            watch=Watch(policies=self.policies, keys=self.keys, clock=self.clock),
+            counts=self.counts,
+            clock=self.clock,
+        )
 
     async def _record_key(self, attempt: Attempt) -> None:
         if await record_once(self.state, attempt):
@@ -255,11 +308,15 @@ class _Parts:
         self.policies.tell("loaded")
         self.signing.tell("loaded")
         work = [
+            asyncio.create_task(self._begin_state()),
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.signing.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
+            asyncio.create_task(self.sources.keep_told()),
         ]
+        if self.alerting is not None:
+            work.append(asyncio.create_task(self.alerting.keep_going()))
         try:
             on_hangup = _on_hangup(self._read_again) if self.own_process else contextlib.nullcontext()
             with on_hangup, self.leaving.at_sigterm():
@@ -269,14 +326,29 @@ class _Parts:
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
+            with contextlib.suppress(StateUnavailable):
+                await self.sources.tell()
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
+            if self.receivers_transport is not None:
+                await self.receivers_transport.aclose()
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+
+    async def _begin_state(self) -> None:
+        """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
+        while True:
+            try:
+                for said in await self.state.begin(self.clock()):
+                    logs.logger().warning("state is not kept as it should be", why=said)
+            except StateUnavailable:  # which `/readyz` and every request say too
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+            else:
+                return
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
@@ -291,23 +363,23 @@ def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleInd
     return SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes)
 
 
-def _by_host(indexes: Sequence[Index]) -> list[BaseRoute]:
+def _by_host(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     """The routes of each host's indexes. The first host's are served to whoever asks for none of them by name."""
     hosts: dict[str, list[Index]] = {}
     for index in indexes:
         hosts.setdefault(urlsplit(index.url).hostname or "", []).append(index)
     first, *others = hosts.values()
     named = [
-        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several), redirect_slashes=False))
+        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several, callers), redirect_slashes=False))
         for several in others
     ]
-    return [*named, *_routes(first)]
+    return [*named, *_routes(first, callers)]
 
 
-def _routes(indexes: Sequence[Index]) -> list[BaseRoute]:
+def _routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     return [
         *publishing.routes(indexes),
-        *oauth.routes(indexes),
+        *oauth.routes(indexes, callers),
         *(
             route
             for index in indexes
@@ -342,6 +414,15 @@ def _client(
         follow_redirects=False,
         headers={"User-Agent": USER_AGENT},
     )
+
+
+def webhook_transport() -> httpx.AsyncHTTPTransport:
+    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs.
+
+    A slow receiver keeps its connection to itself: there are as many as receivers.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 def _open_state(chosen: Settings) -> State:

@@ -15,6 +15,8 @@ from typing import Any, Final, Literal
 
 from pydantic_core import to_json
 
+from broker.addresses import NOWHERE, Source
+from broker.api_tokens import ApiToken
 from broker.minting import NOT_NARROWED, Narrowing
 from broker.policy.matching import Considered, Grant
 from broker.policy.model import Scope
@@ -46,7 +48,12 @@ _WHERE_KNOWN: Final = {
     "registry_status": "registry_status",
     "revoked": "revoked",
     "minted_until": "minted_until",
+    "switched_off": "switched_off",
+    "switched_on": "switched_on",
+    "by": "by",
     "reason": "reason",
+    "asked": "asked",
+    "unrecorded": "unrecorded",
     "key": "key",
     "change": "change",
     "signs_from": "signs_from",
@@ -54,7 +61,7 @@ _WHERE_KNOWN: Final = {
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation", "keys"]
+Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit", "keys"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -89,6 +96,8 @@ class Attempt:
     id: str
     started_at: float
 
+    source: Source = NOWHERE
+    """Where the request came from."""
     index: str = ""
     """The registry's name, where the broker stands in front of several."""
     generation: str = ""
@@ -124,13 +133,25 @@ class Attempt:
     confirmed: bool = False
     """The registry gave no answer or no success, and its index has the file."""
     owner: str = ""
-    """Of a revocation: the organization that it concerns."""
+    """Where no publisher says it: the organization that it concerns."""
     revoked: str = ""
     """Whose tokens were revoked, all at once, such as 'organization acme'."""
     minted_until: int = 0
     """Of those, the ones minted until then (epoch seconds)."""
+    switched_off: str = ""
+    """What a switch was thrown for, such as 'organization acme'."""
+    switched_on: str = ""
+    """Of what a switch was lifted."""
+    by: str = ""
+    """Whose switch that is: the index operator's, or that of an owner of the organization."""
     reason: str = ""
     """Why, in the words of whoever did it."""
+    caller: ApiToken | None = None
+    """The API token that was shown, by its id: where it was refused as invalid, that was another secret's bearer."""
+    asked: str = ""
+    """Of the API: the method and the path."""
+    unrecorded: dict[str, int] = field(default_factory=dict)
+    """Of attempts that left no record of their own: how many were refused with which code."""
     key: str = ""
     """Of a change of the broker's own signing keys: the key's id."""
     change: Change | Literal[""] = ""
@@ -158,11 +179,13 @@ class Attempt:
         return Record(
             attempt=self.id,
             at=self.started_at,
-            organization=self._organization(),
+            organization=self.concerns,
             body=_encode(self._fields()),
         )
 
-    def _organization(self) -> str:
+    @property
+    def concerns(self) -> str:
+        """The organization whose attempt it is; empty where none was found."""
         if self.grant is not None:
             return self.grant.organizations[0]
         if self.publishers:
@@ -176,7 +199,7 @@ class Attempt:
             "at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
             "kind": self.kind,
             "decision": "refused" if self.refusal else "allowed",
-            "organization": self._organization(),
+            "organization": self.concerns,
             "generation": self.generation,
             "issuer": self.issuer,
         }
@@ -184,6 +207,10 @@ class Attempt:
             fields |= {"code": self.refusal.code, "detail": self.refusal.detail}
             if self.refusal.expected:
                 fields["expected"] = self.refusal.expected
+        if self.caller is not None:
+            fields["caller"] = {"token": self.caller.id, "name": self.caller.name, "role": self.caller.role}
+        if self.source.name:
+            fields["source"] = self.source.name
         if self.identity is not None:
             fields["identity"] = self.identity.as_claims()
         if self.considered and (self.refusal is not None or len(self.considered) > 1):

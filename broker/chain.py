@@ -34,6 +34,8 @@ class Kept:
     link: str
     """Of the chain, at this record; hexadecimal."""
     body: str
+    told_digest: str = ""
+    """Of the whole body (hexadecimal), where an export withheld a part: then the body itself cannot be verified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,8 @@ class Verification:
         self.records = 0
         self.unchained = 0
         """Of these, those from before there was a chain: nothing can be said of them."""
+        self.in_part = 0
+        """Of these, those that an export has in part: they are there, and nothing can be said of what is told."""
         self.too_old: set[str] = set()
         """Organizations whose noted head is older than all that is kept: nothing can be said of that head."""
 
@@ -119,6 +123,7 @@ class Verification:
         """Takes the next records."""
         for one in kept:
             self.records += 1
+            self.in_part += bool(one.told_digest)
             chain = self._chains.get(one.organization)
             if one.sequence == 0 and chain is None:
                 self.unchained += 1
@@ -192,8 +197,9 @@ ALTERED: Final = "it does not follow from the one before: one of the two was alt
 
 def _follows(one: Kept, before: str) -> bool:
     try:
-        return link(before, digest(one.body.encode("utf-8", "surrogatepass"))) == one.link
-    except ValueError:  # the link before is no hexadecimal number: somebody wrote something else there
+        told = bytes.fromhex(one.told_digest) if one.told_digest else digest(one.body.encode("utf-8", "surrogatepass"))
+        return link(before, told) == one.link
+    except ValueError:  # a link or a digest is no hexadecimal number: somebody wrote something else there
         return False
 
 

@@ -1,28 +1,71 @@
 """The story of a mint: an identity token in, an upload token out, and exactly one audit record. Read this first.
 
 The order is the contract (design §3); the first step that fails refuses, with its code. Replay comes last and is
-atomic with the rate limit, the first-use pins and the record: a refused or failed exchange does not use a token up, and
-without a record no token is answered.
+atomic with the switches, the rate limit, the first-use pins and the record: a refused or failed exchange does not use a
+token up, and without a record no token is answered.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from broker import refusals, tokens
+from broker.addresses import NOWHERE, Source
 from broker.audit import Attempt, Kind, Record
 from broker.devpi import DevpiTokens
 from broker.keys import IssuerKeys
-from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken, subjects_of
+from broker.minting import NOT_NARROWED, MintedToken, Minter, Narrowing, UploadToken
 from broker.patterns import Projects, intersect
 from broker.policy import matching
+from broker.policy.matching import Grant
 from broker.policy.model import SCOPES, Issuer, Policies, Scope
+from broker.policy.subjects import left_of, subjects_of, switches_of
 from broker.providers import Identity
-from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State
+from broker.sources import Sources
+from broker.state import Forgotten, Limit, OverLimit, Pin, Settled, Settlement, Spent, State, SwitchedOff
 from broker.tokens import Claims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """How many exchanges a minute may bring. All are counted in the settlement, or none of them."""
+
+    per_repository: int
+    """Or project, or service account."""
+    per_organization: int = 0
+    """0 for any number."""
+    per_issuer: int = 0
+    """0 for any number."""
+
+    def limits(self, issuer: Issuer, identity: Identity, organizations: Iterable[str]) -> tuple[Limit, ...]:
+        """What an exchange counts for."""
+        counted = [(f"mint {issuer.url} {getattr(identity, identity.source)}", self.per_repository)]
+        if self.per_organization:
+            counted += [(f"mint-organization {name}", self.per_organization) for name in organizations]
+        if self.per_issuer:
+            counted.append((f"mint-issuer {issuer.url}", self.per_issuer))
+        return tuple(Limit(key=key, burst=burst, per_seconds=60) for key, burst in counted)
+
+    def again(self, spend: str) -> Limit:
+        """What it counts for where its identity token was exchanged before: whoever has a copy of that token could use
+        up the repository's limit with it, or the organization's, or the issuer's.
+        """
+        return Limit(key=f"mint-again {spend}", burst=self.per_repository, per_seconds=60)
+
+    def what(self, key: str) -> str:
+        """In words, what such a limit is of."""
+        return _OF[key.partition(" ")[0]]
+
+
+_OF: Final = {
+    "mint": "this repository, project or account",
+    "mint-organization": "this organization",
+    "mint-issuer": "this issuer",
+    "mint-again": "this one identity token",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +76,9 @@ class Exchange:
     """The registry's name, where there are several: records say it."""
     audience: str
     """What identity tokens must carry in `aud`."""
-    exchanges_per_minute: int
-    """For one source (repository, project, service account)."""
+    rates: Rates
+    sources: Sources
+    """Refused attempts are recorded there."""
     policies: Callable[[], Policies]
     """The policies in force; read once for each attempt."""
     keys: IssuerKeys
@@ -55,11 +99,11 @@ class Exchange:
         """Of PEP 807, what can be asked for. devpi counts no uses."""
         return (MULTI_USE,) if self.devpi else FEATURES
 
-    def attempt(self, kind: Kind, attempt_id: str) -> Attempt:
+    def attempt(self, kind: Kind, attempt_id: str, source: Source = NOWHERE) -> Attempt:
         """The notebook of an attempt at this index that begins now."""
-        return Attempt(kind=kind, id=attempt_id, started_at=self.clock(), index=self.index)
+        return Attempt(kind=kind, id=attempt_id, started_at=self.clock(), index=self.index, source=source)
 
-    async def mint(self, request: Awaitable[MintRequest], attempt_id: str) -> MintedToken:
+    async def mint(self, request: Awaitable[MintRequest], attempt_id: str, source: Source = NOWHERE) -> MintedToken:
         """Decides one exchange, and records it.
 
         Args:
@@ -68,7 +112,7 @@ class Exchange:
         Raises:
             Refusal: with its record written; or StateUnavailable, when it could not be.
         """
-        attempt = self.attempt("mint", attempt_id)
+        attempt = self.attempt("mint", attempt_id, source)
         try:
             return await self._decide(request, attempt)
         except refusals.Refusal as refusal:
@@ -76,13 +120,13 @@ class Exchange:
             await self.record(attempt)
             raise
 
-    async def burn(self, text: str, attempt_id: str) -> bool:
+    async def burn(self, text: str, attempt_id: str, source: Source = NOWHERE) -> bool:
         """Revokes an upload token. What is no token of this index changes nothing, and is False.
 
         Raises:
             StateUnavailable: the revocation could not be kept. Clients repeat the call then.
         """
-        attempt = self.attempt("revocation", attempt_id)
+        attempt = self.attempt("revocation", attempt_id, source)
         try:
             token = self.minter.read(text, attempt.started_at)
         except refusals.Refusal:
@@ -99,18 +143,26 @@ class Exchange:
         Its time is not asked: an upload that was begun in time may end after it.
 
         Raises:
-            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`.
+            PoliciesStale, RevokedToken, IssuerDisabled; and those of `matching.grant`, such as SwitchedOff.
         """
         policies, now = self.policies(), self.clock()
         note_token(attempt, token, policies)
         matching.require_current(policies, now)
-        if await self.state.is_revoked(token.id, token.subjects, token.issued_at):
+        objections = await self.state.objections(token.id, token.subjects, token.issued_at)
+        publishers = left_of(token.publishers, objections.revoked)
+        if objections.token or not publishers:
             raise refusals.RevokedToken
         issuer = policies.issuers.get(token.identity.issuer)
         if issuer is None or issuer.disabled:
             raise refusals.IssuerDisabled(f"the issuer {token.identity.issuer!r} was switched off since the mint")
         grant = await self._ask(
-            policies, token.identity, attempt, now=now, scope=token.scope, publishers=token.publishers
+            policies,
+            token.identity,
+            attempt,
+            now=now,
+            scope=token.scope,
+            publishers=publishers,
+            off=objections.off,
         )
         return intersect(token.projects, grant.projects)
 
@@ -118,12 +170,15 @@ class Exchange:
         """Stores an attempt's record, and tells the log and the metrics of it.
 
         Raises:
+            RateLimited: the attempt was refused, as many before it, and left no record of its own.
             StateUnavailable
         """
+        if attempt.refusal is not None:  # the step that refused is not through, and would be counted as this one
+            await self.sources.record(attempt, attempt.refusal)
+            return
         record = attempt.record()
         await self.state.append(record)
-        if attempt.refusal is None:  # else the step that refused is not through, and would be counted as this one
-            attempt.passed("state")
+        attempt.passed("state")
         self.publish_record(attempt, record)
 
     async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
@@ -156,8 +211,21 @@ class Exchange:
         )
         attempt.passed("verify")
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
-        grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope)
-        attempt.passed("gates")
+        # Switches are asked with the settlement, where they cost nothing, and none that was thrown is missed. Where one
+        # is off, whatever else earns the token stands for itself: nobody's switch stops another organization.
+        off: frozenset[str] = frozenset()
+        while True:
+            grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope, off=off)
+            attempt.passed("gates")
+            minted = self._mint(asked, attempt, issuer, identity, grant, now=now)
+            settled = await self._settle(attempt, issuer, identity, claims, minted, now=now, off=off)
+            if not isinstance(settled, SwitchedOff):
+                return settled
+            off |= settled.off
+
+    def _mint(
+        self, asked: MintRequest, attempt: Attempt, issuer: Issuer, identity: Identity, grant: Grant, *, now: float
+    ) -> MintedToken:
         minted = self._mints(asked.scope).mint(
             grant,
             identity,
@@ -171,24 +239,36 @@ class Exchange:
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
         attempt.narrowing = asked.narrowing
         attempt.upstream = "devpi" if self._mints(asked.scope) is self.devpi else ""
-        return await self._settle(attempt, issuer, identity, claims, minted, now=now)
+        return minted
 
     def _mints(self, scope: Scope) -> Minter | DevpiTokens:
         """devpi judges uploads by itself, and asks nothing of who reads."""
         return self.devpi if self.devpi is not None and scope == "upload" else self.minter
 
     async def _settle(
-        self, attempt: Attempt, issuer: Issuer, identity: Identity, claims: Claims, minted: MintedToken, *, now: float
-    ) -> MintedToken:
+        self,
+        attempt: Attempt,
+        issuer: Issuer,
+        identity: Identity,
+        claims: Claims,
+        minted: MintedToken,
+        *,
+        now: float,
+        off: frozenset[str],
+    ) -> MintedToken | SwitchedOff:
         record = attempt.record()
+        spend = f"{issuer.url} {claims.fingerprint}"
         outcome = await self.state.settle(
             Settlement(
                 now=now,
-                limits=(self._limit(issuer, identity),),
-                spend=f"{issuer.url} {claims.fingerprint}",
+                limits=self.rates.limits(issuer, identity, attempt.grant.organizations if attempt.grant else ()),
+                again=self.rates.again(spend),
+                spend=spend,
                 spend_until=claims.replayable_until,
+                issued_at=claims.issued_at,
                 receipt=minted.receipt,
                 pins=_first_uses(attempt, identity),
+                switches=switches_of(identity.issuer, _earning(attempt)),
                 record=record,
             )
         )
@@ -198,17 +278,32 @@ class Exchange:
                 self.publish_record(attempt, record)
                 return minted
             case Spent(receipt=receipt):
-                return await self._again(attempt, issuer, identity, receipt, now)
-            case OverLimit(retry_after_seconds=seconds):
+                return await self._again(attempt, issuer, identity, receipt, now=now, off=off)
+            case SwitchedOff():
                 attempt.token_id, attempt.expires_at = "", 0
-                raise refusals.RateLimited(retry_after_seconds=seconds)
+                return outcome
+            case OverLimit(retry_after_seconds=seconds, key=key):
+                attempt.token_id, attempt.expires_at = "", 0
+                raise refusals.RateLimited(
+                    f"too many exchanges in a short time for {self.rates.what(key)}", retry_after_seconds=seconds
+                )
+            case Forgotten():
+                attempt.token_id, attempt.expires_at = "", 0
+                raise refusals.StateForgot
             case taken:
                 pin = taken.pin
                 attempt.token_id, attempt.expires_at = "", 0
                 raise refusals.IdentityChanged(f"the publisher {pin.publisher!r} was first used by another {pin.field}")
 
     async def _again(
-        self, attempt: Attempt, issuer: Issuer, identity: Identity, receipt: str, now: float
+        self,
+        attempt: Attempt,
+        issuer: Issuer,
+        identity: Identity,
+        receipt: str,
+        *,
+        now: float,
+        off: frozenset[str],
     ) -> MintedToken:
         """A second exchange of one identity token: refused, or the very same upload token, never another."""
         attempt.token_id, attempt.expires_at = "", 0
@@ -216,16 +311,19 @@ class Exchange:
             raise refusals.ReplayedToken
         minted = self._mints(attempt.scope).repeat(receipt, now, attempt.narrowing, attempt.scope)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
-        publishers = attempt.grant.publishers if attempt.grant else ()
-        subjects = subjects_of(identity, [publisher.id for publisher in publishers])
-        if await self.state.is_revoked(minted.id, subjects, minted.issued_at):
+        publishers = _earning(attempt)
+        objections = await self.state.objections(
+            minted.id, subjects_of(minted.id, identity, publishers), minted.issued_at
+        )
+        # Of a token of our own, both gates are asked again when it is used. devpi judges its own, and asks nobody: what
+        # is gone in part is not given again.
+        in_part = bool(attempt.upstream and objections.revoked)
+        if objections.token or in_part or not left_of(publishers, objections.revoked):
             raise refusals.RevokedToken("the identity token was exchanged before, and its upload token revoked since")
+        if attempt.upstream and (off or objections.off):
+            raise refusals.SwitchedOff("what the identity token was exchanged for before is switched off since")
         await self.record(attempt)
         return minted
-
-    def _limit(self, issuer: Issuer, identity: Identity) -> Limit:
-        source = getattr(identity, identity.source)
-        return Limit(key=f"mint {issuer.url} {source}", burst=self.exchanges_per_minute, per_seconds=60)
 
     async def _ask(
         self,
@@ -236,13 +334,15 @@ class Exchange:
         now: float,
         scope: Scope,
         publishers: tuple[str, ...] | None = None,
-    ) -> matching.Grant:
+        off: frozenset[str] = frozenset(),
+    ) -> Grant:
         """Asks both gates, at the mint and again at the upload, and notes what they said.
 
         State is read only where a publisher of that name pins on first use.
 
         Args:
             publishers: Only these count (ids); None for all.
+            off: What is switched off.
 
         Raises:
             Those of `matching.admit` and `matching.grant`.
@@ -253,7 +353,7 @@ class Exchange:
         pinned = matching.pinned_on_first_use(found)
         attempt.considered = matching.consider(found, identity, await self.state.pins(pinned) if pinned else {})
         admitted = matching.admit(attempt.considered, self.organizations)
-        attempt.grant = matching.grant(policies, identity, admitted, now, scope)
+        attempt.grant = matching.grant(policies, identity, admitted, now, scope, off=off)
         return attempt.grant
 
 
@@ -326,6 +426,10 @@ def note_token(attempt: Attempt, token: UploadToken, policies: Policies) -> None
     attempt.issuer, attempt.identity, attempt.generation = token.identity.issuer, token.identity, policies.generation
     attempt.token_id, attempt.expires_at, attempt.publishers = token.id, token.expires_at, token.publishers
     attempt.scope = token.scope
+
+
+def _earning(attempt: Attempt) -> list[str]:
+    return [publisher.id for publisher in attempt.grant.publishers] if attempt.grant else []
 
 
 def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:

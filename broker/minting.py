@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -23,6 +23,7 @@ from broker import refusals
 from broker.patterns import Projects
 from broker.policy.matching import Grant
 from broker.policy.model import SCOPES, Scope
+from broker.policy.subjects import subjects_of
 from broker.providers import PROVIDERS, Identity
 from broker.signing import ALGORITHM, TYPE, SigningKey, SigningKeys, base64url
 
@@ -111,7 +112,7 @@ class UploadToken:
     @property
     def subjects(self) -> tuple[str, ...]:
         """All by which it can be revoked with others."""
-        return subjects_of(self.identity, self.publishers)
+        return subjects_of(self.id, self.identity, self.publishers)
 
     def require(self, scope: Scope) -> None:
         """Lets a token pass that is for this use.
@@ -249,25 +250,6 @@ class Minter:
             expires_at=claims["exp"],
             receipt=f'{{"kid":"{key.id}","claims":{payload.decode()}}}',
         )
-
-
-EVERYTHING: Final = "everything"
-
-
-def subjects_of(identity: Identity, publishers: Sequence[str]) -> tuple[str, ...]:
-    """Whose token one is, as revocations name it.
-
-    Args:
-        publishers: Ids of those that earned it; their organizations are subjects too.
-    """
-    return (
-        EVERYTHING,
-        f"issuer {identity.issuer}",
-        f"actor {identity.issuer} {identity.actor_id}",
-        f"run {identity.issuer} {identity.run}",
-        *dict.fromkeys(f"organization {publisher.split('/')[0]}" for publisher in publishers),
-        *(f"publisher {publisher}" for publisher in publishers),
-    )
 
 
 def _scope(text: str) -> Scope:

@@ -303,6 +303,19 @@ class MemberExpired(Refusal):
     remedy = "An admin of the organization extends the member's `until`."
 
 
+class SwitchedOff(Refusal):
+    """What the token comes from is switched off for now: its issuer, organization or publisher, or the whole index.
+
+    The index operator threw that switch, or one of the organization's owners.
+    """
+
+    code, status = "switched-off", 403
+    remedy = (
+        "Ask the index operator, or an owner of the organization: `broker disabled` shows why, and `broker enable` "
+        "switches it on again."
+    )
+
+
 class MemberNotPermitted(Refusal):
     """The actor is a member, but has no right to upload to what the publisher publishes, or to read what it reads."""
 
@@ -328,10 +341,13 @@ class PrefixNotExpressible(Refusal):
 
 
 class RateLimited(Refusal):
-    """Too many exchanges came from this source in a short time."""
+    """Too many exchanges came in a short time, or too many attempts that were refused."""
 
     code, status = "rate-limited", 429
-    remedy = "Wait as long as Retry-After says."
+    remedy = (
+        "Wait as long as Retry-After says. The detail says what is counted: exchanges of one repository, organization "
+        "or issuer, or what is refused of one address, which others may share."
+    )
 
 
 class ReplayedToken(Refusal):
@@ -339,6 +355,16 @@ class ReplayedToken(Refusal):
 
     code, status = "replayed-token", 422
     remedy = "Fetch a fresh identity token for each exchange; if you did, somebody else has used yours."
+
+
+class StateForgot(Refusal):
+    """The identity token is older than the broker's memory, which was lost: it may have been exchanged before."""
+
+    code, status = "state-forgot", 422
+    remedy = (
+        "Fetch a fresh identity token; where a job gets only one, as in GitLab, start the job again. The operator "
+        "finds out what emptied the broker's state."
+    )
 
 
 class StateUnavailable(Refusal):
@@ -390,7 +416,10 @@ class ExpiredUploadToken(Refusal):
 
 
 class RevokedToken(Refusal):
-    """The token was revoked; clients do so at the end of a run."""
+    """The token was revoked; clients do so at the end of a run.
+
+    Or the broker lost its state since the mint, and with it what was revoked: then no token from before is taken.
+    """
 
     code, status = "revoked-token", 403
     remedy = (
@@ -602,6 +631,92 @@ class UnscopedPath(Refusal):
         "Ask for a project's page or for one of its files, as the registry links them, without a query. A list of all "
         "projects cannot be filtered by forward-auth: the broker's own `simple/` serves one."
     )
+
+
+# --- The API ---------------------------------------------------------------------------------------------------------
+
+
+class NoApiToken(Refusal):
+    """The request to the API shows no API token."""
+
+    code, status = "no-api-token", 401
+    remedy = "Send `Authorization: Bearer broker_...`, once; `broker tokens new NAME --role owner` makes an API token."
+
+
+class InvalidApiToken(Refusal):
+    """What is shown as an API token is none, or one that was removed."""
+
+    code, status = "invalid-api-token", 401
+    remedy = "Send the API token unchanged; the operator sees with `broker tokens list` which there are."
+
+
+class ExpiredApiToken(Refusal):
+    """The API token's time is over."""
+
+    code, status = "expired-api-token", 401
+    remedy = "The operator makes another with `broker tokens new`, and says with `--days` for how long."
+
+
+class RoleNotPermitted(Refusal):
+    """The API token is good, and its role does not allow this."""
+
+    code, status = "role-not-permitted", 403
+    remedy = "The operator makes an API token of the role that this is for: `broker tokens new NAME --role ROLE`."
+
+
+class ForeignOrganization(Refusal):
+    """The API token is for one organization, and another is asked for: whether there is one is not told."""
+
+    code, status = "foreign-organization", 403
+    remedy = "Ask for the API token's own organization, which `GET /api/token` tells; or have one made for the other."
+
+
+class InvalidQuery(Refusal):
+    """The query asks for something that the route does not have, or in a form that it does not read."""
+
+    code, status = "invalid-query", 422
+    remedy = "Compare the query string with the HTTP reference; what is not understood is never passed over."
+
+
+class InvalidCursor(Refusal):
+    """The cursor is none that the broker gave for this very query."""
+
+    code, status = "invalid-cursor", 422
+    remedy = (
+        "Send it unchanged, with the organization and the filters that it was given for; or begin anew without one. "
+        "It ends with the signing key of the time that it was given."
+    )
+
+
+class ApiBusy(Refusal):
+    """So many queries of this API token, or of all, are under way that there is no place for one more."""
+
+    code, status = "api-busy", 429
+    remedy = "Wait as long as Retry-After says; ask for one page after the other, and read exports as fast as you can."
+
+
+class InvalidBody(Refusal):
+    """The body is not the JSON object that this route of the API reads."""
+
+    code, status = "invalid-body", 422
+    remedy = "Send the fields that the HTTP reference names, each of its type, and no others."
+
+
+class UnknownSubject(Refusal):
+    """What is to be revoked or switched is nothing that there can be, or that the policies have."""
+
+    code, status = "unknown-subject", 422
+    remedy = (
+        "Write it as the policies and the audit records do: `publisher acme/widgets-release`. What policies have no "
+        "more, an operator can still revoke and switch."
+    )
+
+
+class SwitchHeld(Refusal):
+    """The index operator threw this switch, and an owner of the organization cannot lift it."""
+
+    code, status = "switch-held", 403
+    remedy = "Ask the index operator; `GET /api/switches` shows the reason."
 
 
 # --- The registry ----------------------------------------------------------------------------------------------------

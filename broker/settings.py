@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from broker.addresses import TrustedProxies
 from broker.gateway.credential import SecretFile
 
 PREFIX: Final = "BROKER_"
@@ -71,10 +72,16 @@ def _path(value: str) -> str:
     return value
 
 
+def _proxies(value: str) -> str:
+    TrustedProxies.parse(value)
+    return value
+
+
 PlainUrl = Annotated[str, AfterValidator(_plain_url)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Audience = Annotated[str, AfterValidator(_audience)]
 UploadPath = Annotated[str, AfterValidator(_path)]
+Proxies = Annotated[str, AfterValidator(_proxies)]
 
 UploadTokens = Literal["own", "devpi"]
 ReadAccess = Literal["off", "public", "scoped"]
@@ -108,7 +115,10 @@ class Settings(BaseSettings):
     )
     state_url: SecretStr = Field(
         default=SecretStr("sqlite:///state.db"),
-        description="Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...` or `redis+sentinel://...`.",
+        description=(
+            "Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...`, `redis+sentinel://...` or "
+            "`redis+cluster://...`."
+        ),
     )
     signing_keys_pem: SecretStr | None = Field(
         default=None,
@@ -199,8 +209,39 @@ class Settings(BaseSettings):
         description="Which kind of proxy in front of the registry itself asks `/_/authorize` before it sends a read "
         "on: `nginx`, `traefik`, `envoy` or `caddy`. Needs `BROKER_READS=scoped`.",
     )
+    trusted_proxies: Proxies = Field(
+        default="",
+        description="Addresses and networks, `10.0.0.0/8, 2001:db8::5`, of the proxies in front whose "
+        "`X-Forwarded-For` says where a request comes from. Without any, that is whoever opened the connection.",
+    )
     exchanges_per_minute: int = Field(
         default=120, ge=1, description="Exchanges for one repository, project or service account; more are refused."
+    )
+    exchanges_per_minute_per_organization: int = Field(
+        default=1200, ge=0, description="Exchanges for one organization; 0 for any number."
+    )
+    exchanges_per_minute_per_issuer: int = Field(
+        default=12_000, ge=0, description="Exchanges of one issuer's identity tokens; 0 for any number."
+    )
+    refusals_per_minute: int = Field(
+        default=300,
+        ge=0,
+        description="Refused attempts from one address (of IPv6, from one /64) at one organization, or at none. "
+        "Further ones leave no record of their own and wait for their answer; what is good still passes. "
+        "0 for any number.",
+    )
+    refusals_per_minute_in_all: int = Field(
+        default=6000,
+        ge=0,
+        description="Refused attempts at which no organization was found, from all addresses, that leave a record of "
+        "their own. 0 for any number.",
+    )
+    connections: int = Field(
+        default=1000,
+        ge=10,
+        le=100_000,
+        description="How many connections each process has open at once. Beyond, one that waits for its client is "
+        "closed, of the address that has the most.",
     )
     upload_limit_bytes: int = Field(
         default=1024**3, ge=1024, description="The largest upload, the form around the file included."
@@ -226,6 +267,10 @@ class Settings(BaseSettings):
         default=16 * 1024,
         ge=1,
         description="How fast an upload must come on average, after its first seconds; a slower one is refused.",
+    )
+    alerts: Path | None = Field(
+        default=None,
+        description="A file that says who is told of what, by webhooks: `alerts.yaml`; without: nobody.",
     )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
     metrics: Literal["token", "open"] = Field(

@@ -289,6 +289,7 @@ async def record_once(state: State, attempt: Attempt) -> bool:
     outcome = await state.settle(
         Settlement(
             now=attempt.started_at,
+            issued_at=attempt.started_at,
             limits=(),
             spend=f"key {attempt.change} {attempt.key}",
             spend_until=int(attempt.started_at) + REMEMBERED_SECONDS,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import api
 from tests.devpi import Devpi, serving_devpi
 
 
@@ -28,3 +29,10 @@ def _devpi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devpi]:
     """One devpi for all tests of a process: it takes seconds to start, an index of one's own is made at once."""
     with serving_devpi(tmp_path_factory.mktemp("devpi")) as devpi:
         yield devpi
+
+
+@pytest.fixture(scope="session")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[api.Asked]:
+    """One broker with an API for all tests of a process: its audit grows with each."""
+    with api.asked(tmp_path_factory.mktemp("broker")) as asked:
+        yield asked

@@ -16,7 +16,7 @@ SILENT: Final = frozenset({"$schema", "$defs", "title", "description", "default"
 }
 """What asks nothing by itself; that of properties is asked together."""
 
-TYPES: Final[dict[str, type]] = {"object": dict, "array": list, "string": str, "boolean": bool}
+TYPES: Final[dict[str, type]] = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int}
 
 FITS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "type": lambda value, told: type(value) is TYPES[told],

@@ -69,6 +69,10 @@ def variables(folder: Path, ci: FakeCI, **settings: str) -> dict[str, str]:
         "allow_loopback_issuers": "true",
         "drain_seconds": "0",
         "exchanges_per_minute": "100000",
+        "exchanges_per_minute_per_organization": "0",
+        "exchanges_per_minute_per_issuer": "0",
+        "refusals_per_minute": "0",
+        "refusals_per_minute_in_all": "0",
         **settings,
     }
     return {f"BROKER_{setting.upper()}": text for setting, text in values.items()}

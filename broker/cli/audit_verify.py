@@ -67,6 +67,8 @@ def _summary(verification: Verification) -> str:
     counted = f"{verification.records} records in {chains} chains"
     if verification.unchained:
         counted += f"; {verification.unchained} are from before there was one, and could not be verified"
+    if verification.in_part:
+        counted += f"; {verification.in_part} are withheld in part, and what is told of them could not be verified"
     return f"{counted}: " + (f"{found} do not fit" if found else "all fit")
 
 
@@ -95,14 +97,17 @@ async def pages(state: State, organization: str | None = None) -> AsyncIterator[
 
 def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> Verification:
     verification = Verification(noted=noted)
+    last: dict[str, Any] = {}
     with file.open(encoding="utf-8") as lines:
-        verification.follow(_exported(file, lines))
+        verification.follow(_exported(file, lines, last))
     verification.finish()
+    if last.get("complete") is not True:
+        print(f"note: {file} has no last line that says it is complete: there may be more", file=sys.stderr)
     return verification
 
 
-def _exported(file: Path, lines: Iterable[str]) -> Iterator[Kept]:
-    """The records of an export, one JSON object a line; what has no `record` is no record.
+def _exported(file: Path, lines: Iterable[str], last: dict[str, Any]) -> Iterator[Kept]:
+    """The records of an export, one JSON object a line; what has no `record` is no record, and becomes the last line.
 
     Raises:
         ValueError: a line is none that an export has.
@@ -111,16 +116,24 @@ def _exported(file: Path, lines: Iterable[str]) -> Iterator[Kept]:
         try:
             told = json.loads(line)
             if "record" not in told:
+                last.clear()
+                last.update(told)
                 continue
             yield Kept(
                 position=str(number),
-                organization=json.loads(told["record"])["organization"],
+                organization=_organization(told),
                 sequence=int(told["sequence"]),
                 link=str(told["link"]),
                 body=str(told["record"]),
+                told_digest=str(told["digest"]) if told.get("withheld") else "",
             )
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file}, line {number}: no record of an export") from error
+
+
+def _organization(told: Mapping[str, Any]) -> str:
+    """Whose chain a line is of. It need not be believed: another one's chain begins, and goes on, otherwise."""
+    return str(told["organization"] if "organization" in told else json.loads(told["record"])["organization"])
 
 
 def _read_heads(file: Path) -> dict[str, tuple[int, str]]:

@@ -58,7 +58,7 @@ def origin(text: str) -> str:
     if not host or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
         raise argparse.ArgumentTypeError("write an origin such as https://upload.acme.example")
     if parts.scheme != "https" and (parts.scheme != "http" or host not in LOOPBACK):
-        raise argparse.ArgumentTypeError("identity tokens are sent there: it must be https, or http on this machine")
+        raise argparse.ArgumentTypeError("tokens are sent there: it must be https, or http on this machine")
     return text.rstrip("/")
 
 

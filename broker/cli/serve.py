@@ -23,13 +23,14 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from broker import settings
-from broker.app import create_app
+from broker.app import MOST_READERS, create_app
 from broker.leaving import Leaving, turn_away
 from broker.logs import logger
 from broker.policy.errors import PolicyErrors
 from broker.refusals import StateUnavailable
 from broker.settings import PREFIX, Settings, SettingsError
 from broker.state.opening import open_state, sqlite_file
+from broker.web.connections import Connections
 from broker.web.protocol import BoundedProtocol
 
 MISTAKES_ON_A_SCREEN: Final = 8
@@ -40,6 +41,11 @@ COLLECT_AFTER: Final = 5000
 TURN_SECONDS: Final = 0.0001
 """After which a thread lets another run that wants to. The event loop is always busy under load, so at Python's 5 ms
 the thread that settles a batch of exchanges would wait that long after each statement of its own."""
+
+OTHER_FILES: Final = 200
+"""What a process has open beside connections, uploads and reads: state, issuers, libraries, logs."""
+
+FEWEST_CONNECTIONS: Final = 10
 
 FLAGS = ("policies", "state_url", "host", "port", "workers")
 
@@ -84,17 +90,40 @@ def run(args: argparse.Namespace) -> int:
         "port": chosen.port,
         "ssl_certfile": chosen.tls_certificate,
         "ssl_keyfile": chosen.tls_key,
-        "http": BoundedProtocol,
+        "http": partial(BoundedProtocol, all_connections=_connections(chosen)),
+        "ws": "none",
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "proxy_headers": False,  # nothing is decided, or recorded, by a caller's address
+        "proxy_headers": False,  # whose word on addresses counts is BROKER_TRUSTED_PROXIES' to say
         "timeout_graceful_shutdown": chosen.shutdown_seconds,
         # A worker answers once it has its modules. On a busy machine that takes longer than uvicorn's 5 s, and it would
         # be ended and begun again for ever.
-        "timeout_worker_healthcheck": 30,
+        "timeout_worker_healthcheck": 60,
     }
     return _serve(app, leaving, chosen, server)
+
+
+def _connections(chosen: Settings) -> Connections:
+    """As many as were chosen, if the system lets this process and its workers have the files; it is asked for more."""
+    others = 2 * chosen.uploads_at_once + MOST_READERS + OTHER_FILES
+    files = sys.maxsize
+    with contextlib.suppress(ImportError, OSError, ValueError):  # where there are no such limits
+        import resource  # noqa: PLC0415 - it is not there on every system
+
+        before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        files = files_of(before, most, chosen.connections + others)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
+    return Connections(max(FEWEST_CONNECTIONS, min(chosen.connections, files - others)))
+
+
+def files_of(before: int, most: int, wanted: int) -> int:
+    """How many files to have, of so many that are wanted: what there are, or as many more as there can be.
+
+    Both as the system tells them, where a number below 0 is no limit.
+    """
+    before, most = (sys.maxsize if limit < 0 else limit for limit in (before, most))
+    return max(before, min(wanted, most))
 
 
 def _check_address(chosen: Settings) -> None:

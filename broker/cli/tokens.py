@@ -1,4 +1,4 @@
-"""`broker tokens`: API tokens for what asks the broker itself, such as a registry that introspects upload tokens."""
+"""`broker tokens`: API tokens for who asks the broker itself: registries that introspect, owners, operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     parser = verbs.add_parser(
         "tokens",
         help="make, list and remove API tokens",
-        description="API tokens are for what asks the broker's own API: a registry that introspects upload tokens.",
+        description="API tokens are for who asks the broker's own API: a registry that introspects upload tokens, an "
+        "owner who reads an organization's audit, an operator.",
     )
     actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
     new = actions.add_parser(
@@ -30,7 +31,13 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Makes an API token and prints it, this once: state keeps a hash of it.",
     )
     new.add_argument("name", metavar="NAME", help="what it is for, such as the registry's name")
-    new.add_argument("--role", choices=ROLES, default=ROLES[0], help="registry: introspect and revoke (default)")
+    new.add_argument(
+        "--role",
+        choices=ROLES,
+        default=ROLES[0],
+        help="registry: introspect and revoke (default); owner: what one organization's owners may; operator: all",
+    )
+    new.add_argument("--organization", default="", metavar="NAME", help="whose owner's it is; with --role owner alone")
     new.add_argument("--days", type=days, default=365, metavar="DAYS", help="how long it lives (default: 365)")
     listing = actions.add_parser("list", help="show those that live", description="Shows the API tokens, oldest first.")
     remove = actions.add_parser(
@@ -52,7 +59,13 @@ def days(text: str) -> int:
 def run_new(args: argparse.Namespace) -> int:
     """Prints the token on standard output, and what it is on standard error."""
     try:
-        text, kept = ApiToken.make(args.name, args.role, now=time.time(), seconds=args.days * DAY_SECONDS)
+        text, kept = ApiToken.make(
+            args.name,
+            args.role,
+            now=time.time(),
+            seconds=args.days * DAY_SECONDS,
+            organization=args.organization,
+        )
     except ValueError as error:
         print(f"broker tokens: {error}.", file=sys.stderr)
         return 2
@@ -64,7 +77,8 @@ def run_new(args: argparse.Namespace) -> int:
         return 1
     print(text)
     until = datetime.fromtimestamp(kept.expires_at, UTC).date()
-    print(f"API token {kept.id} for {kept.name!r} ({kept.role}) until {until}; it is not shown again.", file=sys.stderr)
+    role = f"{kept.role} of {kept.organization}" if kept.organization else kept.role
+    print(f"API token {kept.id} for {kept.name!r} ({role}) until {until}; it is not shown again.", file=sys.stderr)
     return 0
 
 
@@ -77,8 +91,9 @@ def run_list(args: argparse.Namespace) -> int:
             print("broker tokens: there are none; make one with `broker tokens new NAME`.", file=sys.stderr)
         for token in tokens:
             until = datetime.fromtimestamp(token.expires_at, UTC).date()
-            over = " (over)" if token.expires_at <= time.time() else ""
-            print(f"{token.id}  {token.role:<8}  until {until}{over}  {token.name}")
+            over = " (over)" if token.is_over(time.time()) else ""
+            of = f" of {token.organization}" if token.organization else ""
+            print(f"{token.id}  {token.role:<8}  until {until}{over}  {token.name}{of}")
 
     return 0 if work_on_state("tokens", args.state, show) else 1
 

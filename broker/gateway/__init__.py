@@ -18,6 +18,7 @@ from typing import Final
 from packaging.version import Version
 
 from broker import refusals
+from broker.addresses import NOWHERE, Source
 from broker.audit import Attempt
 from broker.exchange import Exchange, note_token
 from broker.gateway.form import Limits, read_form
@@ -46,6 +47,7 @@ class Upload:
     body: AsyncIterator[bytes] = field(repr=False)
     """Raises TruncatedUpload when the client goes away, SlowUpload when it is too slow."""
     user_agent: str = ""
+    source: Source = NOWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,7 @@ class Gateway:
         Raises:
             Refusal: with its record written; or StateUnavailable, when it could not be.
         """
-        attempt = self.exchange.attempt("upload", attempt_id)
+        attempt = self.exchange.attempt("upload", attempt_id, upload.source)
         try:
             answer = await self._decide(upload, attempt)
         except refusals.Refusal as refusal:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from broker import refusals
+from broker.addresses import NOWHERE, Source
 from broker.audit import Attempt
 from broker.exchange import Exchange
 from broker.gateway import shown_token
@@ -55,6 +56,7 @@ class Read:
 
     authorization: str | None = field(repr=False)
     attempt: str
+    source: Source = NOWHERE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class Reads:
             ReadsBusy: this reader's publisher has as many under way as it may.
             NotInIndex, and those of `_scope`, and of the registry.
         """
-        attempt = self.exchange.attempt("download", read.attempt)
+        attempt = self.exchange.attempt("download", read.attempt, read.source)
         scope, project = await self._scope(read, attempt), _project(name)
         attempt.passed("gates")
         url = await self._locate(project, filename) if _covers(scope, project) else None
@@ -167,7 +169,7 @@ class Reads:
         Raises:
             NotInIndex, and those of `_scope`.
         """
-        attempt = self.exchange.attempt("download", read.attempt)
+        attempt = self.exchange.attempt("download", read.attempt, read.source)
         if not _covers(await self._scope(read, attempt), asked.project):
             raise refusals.NotInIndex(f"there is no project {asked.project!r} here that you may see")
         if asked.filename:
@@ -196,7 +198,7 @@ class Reads:
         """
         if self.access == "public":
             return None
-        attempt = attempt or self.exchange.attempt("download", read.attempt)
+        attempt = attempt or self.exchange.attempt("download", read.attempt, read.source)
         token = self.exchange.minter.read(shown_token(read.authorization), attempt.started_at)
         try:
             scope = await self.exchange.covers_now(token, attempt)

@@ -15,11 +15,12 @@ from typing import Final
 from broker import refusals
 from broker.logs import logger
 from broker.metrics.catalogue import METRICS
-from broker.metrics.counting import Counts
+from broker.metrics.counting import Counts, Key
 from broker.metrics.page import page
 from broker.metrics.sheets import Folder, Sheet, sheet_of, together
 from broker.metrics.standing import Standing
-from broker.state import State
+from broker.policy.subjects import counted
+from broker.state.pulse import Pulse
 
 WRITE_SECONDS: Final = 1.0
 """Between two sheets of a worker."""
@@ -29,7 +30,7 @@ class Metrics:
     """The figures of one process, and through a folder those of its fellow workers."""
 
     def __init__(
-        self, counts: Counts, standing: Standing, state: State, folder: Path | None, clock: Callable[[], float]
+        self, counts: Counts, standing: Standing, pulse: Pulse, folder: Path | None, clock: Callable[[], float]
     ) -> None:
         """Nothing is read or written yet.
 
@@ -38,12 +39,12 @@ class Metrics:
         """
         self._counts = counts
         self._standing = standing
-        self._state = state
+        self._pulse = pulse
         self._folder = None if folder is None else Folder(folder, clock)
 
     async def page(self) -> bytes:
         """All figures as Prometheus reads them; of the other workers, as of a second ago."""
-        reachable = await self._is_state_reachable()
+        of_state = await self._of_state()
         own = self._sheet()
         others: tuple[Sheet, ...] = ()
         if self._folder is not None:
@@ -51,7 +52,7 @@ class Metrics:
             with contextlib.suppress(OSError):
                 self._folder.write(own)
             others = (*self._folder.others(),)
-        own.values["broker_state_reachable",] = int(reachable)
+        own.values.update(of_state)
         return page(together([own, *others]), METRICS)
 
     async def keep_written(self) -> None:
@@ -80,9 +81,12 @@ class Metrics:
     def _sheet(self) -> Sheet:
         return sheet_of(self._counts, self._standing.read())
 
-    async def _is_state_reachable(self) -> bool:
+    async def _of_state(self) -> dict[Key, float]:
         try:
-            await self._state.ping()
+            off = counted(switch.subject for switch in await self._pulse.beat())
         except refusals.StateUnavailable:
-            return False
-        return True
+            return {("broker_state_reachable",): 0}
+        return {
+            ("broker_state_reachable",): 1,
+            **{("broker_switched_off", kind): number for kind, number in off.items()},
+        }

@@ -16,6 +16,7 @@ from typing import Final, Literal, get_args
 
 from broker import refusals
 from broker.audit import Kind, Step
+from broker.policy.subjects import SWITCHES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,9 @@ UNKNOWN_ISSUER: Final = "unknown"
 
 Outcome = Literal["stored", "confirmed", "already-stored", "rejected"]
 Check = Literal["must-pass", "must-fail"]
+Delivery = Literal["delivered", "failed", "dropped"]
 
+RECEIVERS: Final = "the names of receivers in the file of `BROKER_ALERTS`"
 ISSUERS: Final = "the names of issuers in `index.yaml`"
 
 LABELS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -48,6 +51,9 @@ LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "step": get_args(Step),
     "outcome": get_args(Outcome),
     "check": get_args(Check),
+    "what": SWITCHES,
+    "delivery": get_args(Delivery),
+    "receiver": (RECEIVERS,),
     "version": ("the broker's",),
 }
 """Label -> all that it can be."""
@@ -71,6 +77,19 @@ METRICS: Final = (
         labels=("code",),
         meaning="Refusals that were answered, with a record or without: `state-unavailable` has none, nor has "
         "what is no attempt. What is no HTTP (`malformed-http`) is not counted.",
+    ),
+    Metric(
+        name="broker_unrecorded_attempts_total",
+        type="counter",
+        meaning="Refused attempts that left no record of their own, for too many had been refused from their address, "
+        "or in all. A record of the kind `limit` tells of them.",
+    ),
+    Metric(
+        name="broker_refusals_held",
+        type="gauge",
+        of_workers="largest",
+        meaning="How many addresses have had too many attempts refused, each at one organization or at none, and are "
+        "held.",
     ),
     Metric(
         name="broker_internal_errors_total",
@@ -109,6 +128,13 @@ METRICS: Final = (
         type="gauge",
         of_workers="smallest",
         meaning="1 where the state answered when the metrics were asked for.",
+    ),
+    Metric(
+        name="broker_switched_off",
+        type="gauge",
+        labels=("what",),
+        of_workers="largest",
+        meaning="How many are switched off (`broker disable`); no series where the state cannot tell.",
     ),
     Metric(
         name="broker_issuer_keys_usable",
@@ -154,6 +180,26 @@ METRICS: Final = (
     Metric(name="broker_upload_places_waiting", type="gauge", meaning="How many wait for a place."),
     Metric(name="broker_spool_bytes", type="gauge", meaning="How much space uploads under way may take."),
     Metric(name="broker_spool_bytes_held", type="gauge", meaning="How much those under way have declared."),
+    Metric(
+        name="broker_alert_deliveries_total",
+        type="counter",
+        labels=("receiver", "delivery"),
+        meaning="Attempts to deliver an alert: `delivered`; `failed`, and tried again; `dropped`, for too many wait.",
+    ),
+    Metric(
+        name="broker_alerts_waiting",
+        type="gauge",
+        labels=("receiver",),
+        of_workers="largest",
+        meaning="How many wait to be delivered. The one process that delivers alerts has this series.",
+    ),
+    Metric(
+        name="broker_alerts_oldest_seconds",
+        type="gauge",
+        labels=("receiver",),
+        of_workers="largest",
+        meaning="How long the oldest of them has waited; 0 where none does.",
+    ),
     Metric(name="broker_workers", type="gauge", meaning="Worker processes that are alive."),
     Metric(
         name="broker_info", type="gauge", labels=("version",), of_workers="largest", meaning="1, for the label's sake."

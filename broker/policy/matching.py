@@ -11,6 +11,7 @@ Rules, in order (design §3, steps 6 to 8):
   marked as a machine where nobody pressed a button (machine-required);
 - the grant is the union over matching publishers of what both the publisher and the actor may upload to, or may read;
   an empty one refuses (member-not-permitted);
+- of those publishers only the ones count that are not switched off, nor their issuer or organization (switched-off);
 - what is minted for it lives as long as the index says, or as the narrowest of its organizations does.
 """
 
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from broker import refusals
 from broker.patterns import Projects, intersect
 from broker.policy.model import Freeze, Issuer, Member, Organization, Policies, Publisher, Scope, is_past
+from broker.policy.subjects import EVERYTHING, switches_of
 from broker.providers import Identity, Kind, Mismatch
 from broker.providers.base import fold
 
@@ -120,7 +122,13 @@ def admit(considered: tuple[Considered, ...], organizations: frozenset[str] | No
 
 
 def grant(
-    policies: Policies, identity: Identity, considered: tuple[Considered, ...], now: float, scope: Scope = "upload"
+    policies: Policies,
+    identity: Identity,
+    considered: tuple[Considered, ...],
+    now: float,
+    scope: Scope = "upload",
+    *,
+    off: frozenset[str] = frozenset(),
 ) -> Grant:
     """Decides what an identity may upload to, or read.
 
@@ -128,6 +136,7 @@ def grant(
         considered: What `consider` said of the candidates.
         now: Epoch seconds, read once for the whole attempt.
         scope: Which of the two is asked.
+        off: Subjects that are switched off, of those that state was asked about.
 
     Raises:
         The refusals at the top of this file.
@@ -148,6 +157,9 @@ def grant(
         members[organization.name] = member
     if not granted:
         raise max(failures, key=lambda failure: _NEARNESS.index(type(failure)))
+    if off:
+        granted = _switched_on(granted, identity, off)
+        members = {publisher.organization: members[publisher.organization] for publisher, _ in granted}
     return Grant(
         projects=frozenset().union(*(projects for _, projects in granted)),
         publishers=tuple(publisher for publisher, _ in granted),
@@ -167,6 +179,24 @@ _NEARNESS: tuple[type[refusals.Refusal], ...] = (
     refusals.MemberNotPermitted,
 )
 """Where several organizations refuse one actor, the caller hears from the one that came nearest to a yes."""
+
+
+def _switched_on(
+    granted: list[tuple[Publisher, frozenset[Projects]]], identity: Identity, off: frozenset[str]
+) -> list[tuple[Publisher, frozenset[Projects]]]:
+    stopped = [next((one for one in switches_of(identity.issuer, [each.id]) if one in off), "") for each, _ in granted]
+    left = [each for each, subject in zip(granted, stopped, strict=True) if not subject]
+    if not left:
+        raise refusals.SwitchedOff(_off(stopped[0]))
+    return left
+
+
+def _off(subject: str) -> str:
+    """Who hears it fits a publisher in all that it pins. Why it is off may be another's business (decision 36)."""
+    if subject == EVERYTHING:
+        return "the whole index is switched off"
+    kind, name = subject.split(" ", maxsplit=1)
+    return f"the {kind} {name!r} is switched off"
 
 
 def _standing(

@@ -9,17 +9,20 @@ Both are held to one behaviour suite (`tests/state`), and to these laws:
   asked for again. Ids of attempts are made by the broker and never used twice.
 - `now` is the caller's, read once for an attempt. What is kept for a time is kept at least that long.
 - Texts may hold anything, NUL and lone surrogates too, and come back as they were.
+- A store that is found empty has forgotten: it notes since when it remembers (`beginning`), and what was issued before
+  is as good as spent, or revoked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from broker.api_tokens import ApiToken
 from broker.audit import Record
 from broker.chain import Head, Kept
+from broker.tokens import LEEWAY_SECONDS
 
 DEADLINE_SECONDS: Final = 2.0
 """After which an operation gives up. Clients give up on the broker after 5 s, and an exchange makes two or three."""
@@ -30,6 +33,9 @@ LONGEST_UPLOAD_SECONDS: Final = 3600
 REVOCATION_MARGIN_SECONDS: Final = LONGEST_UPLOAD_SECONDS + 60
 """How much longer than its token a revocation is kept. Were it forgotten before the gateway stops deciding uploads that
 the token began, a client that holds one open could outlive it. The minute is more than replicas' clocks differ."""
+
+API_TOKEN_MARGIN_SECONDS: Final = 30 * 86_400
+"""How much longer than its time an API token is kept: whoever shows it is told what it was, and there is a record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,14 +85,21 @@ class Settlement:
 
     now: float
     limits: tuple[Limit, ...]
+    again: Limit | None = None
+    """Counted in place of those where the token was spent before: who shows one token again and again uses up nothing
+    that others need."""
     spend: str
     """The key of the identity token: issuer and fingerprint."""
     spend_until: int
     """Epoch seconds until which it must be remembered; always after `now`."""
+    issued_at: float
+    """When the identity token was issued (epoch seconds, by its issuer's clock)."""
     receipt: str
     """The upload token's claims (never the token), to be given to whoever brings the same identity token again."""
     pins: tuple[Pin, ...]
     """Each field of a publisher at most once."""
+    switches: tuple[str, ...] = ()
+    """The subjects that must all be switched on."""
     record: Record
 
     def __post_init__(self) -> None:
@@ -97,7 +110,8 @@ class Settlement:
         """
         if self.spend_until <= self.now:
             raise ValueError("a token whose time is over cannot be spent: it would be forgotten at once")
-        if len(self.limits) > 1 and len({limit.key for limit in self.limits}) != len(self.limits):
+        keys = [limit.key for limit in (*self.limits, *([self.again] if self.again else ()))]
+        if len(set(keys)) != len(keys):
             raise ValueError("a limit stands twice in one settlement")
         if len(self.pins) > 1 and len({(pin.publisher, pin.field) for pin in self.pins}) != len(self.pins):
             raise ValueError("a pin stands twice in one settlement")
@@ -110,18 +124,26 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverLimit:
-    """Nothing was written."""
+    """Nothing was counted; of a settlement, nothing was written."""
 
     retry_after_seconds: int
     """Rounded up, at least 1; by then every limit has room for one, if nobody else takes it."""
+    key: str
+    """Of the limit that has to be waited for longest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
-    """The token was spent before; nothing was written but the count of limits."""
+    """The token was spent before; nothing was written but the count of `again`."""
 
     receipt: str
     """Of the first time; empty where the first record is older than the retention and gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """The token was issued before the state began to remember, so it may have been spent; nothing was written but the
+    count of limits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +154,55 @@ class PinTaken:
     """The first of the settlement's that another value stands for."""
 
 
-Outcome = Settled | OverLimit | Spent | PinTaken
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchedOff:
+    """Nothing was written."""
+
+    off: frozenset[str]
+    """Of the settlement's switches, those that are off."""
+
+
+Outcome = Settled | OverLimit | Spent | Forgotten | PinTaken | SwitchedOff
+
+
+def beginning(now: float, *, began_before: bool) -> int:
+    """Since when (epoch seconds) a store remembers that is found empty now.
+
+    Clocks differ by the leeway. Where this process knows that the store was not empty, that is against the caller:
+    nothing that was issued before is taken. Where it knows nothing, the store is most likely new, and its first tokens
+    were issued a moment ago.
+    """
+    return int(now) + (LEEWAY_SECONDS if began_before else -LEEWAY_SECONDS)
+
+
+Thrower = Literal["operator", "owner"]
+"""Whose switch one is: the index operator's, or that of an owner of the organization it concerns."""
+
+THROWERS: Final[tuple[Thrower, ...]] = get_args(Thrower)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Something that is switched off. It is on again when nobody's switch of that subject is left."""
+
+    subject: str
+    """As `policy.subjects` writes it."""
+    by: Thrower
+    at: int
+    """When it was thrown, in epoch seconds."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objections:
+    """What speaks against a token that is used."""
+
+    token: bool
+    """It was revoked itself; or it was minted before the state began to remember, and nobody knows."""
+    revoked: frozenset[str]
+    """Of its subjects, those whose tokens were revoked after it was minted."""
+    off: frozenset[str]
+    """Of its subjects, those that are switched off at this moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +254,70 @@ class StoredKeys:
     """The JWKS, JSON."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertProgress:
+    """How far the audit records were looked at for alerts."""
+
+    step: int = 0
+    """Counts what moved it; 0 where nothing did yet."""
+    position: str = ""
+    """Of the last record that was looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memorized:
+    """What the rules of alerts remember under a key."""
+
+    text: str
+    until: int
+    """Epoch seconds; kept until then, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertToSend:
+    """One alert on its way to one receiver."""
+
+    receiver: str
+    id: str
+    at: float
+    """Epoch seconds, when it was queued."""
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertStep:
+    """What looking at some records changes, to be done as a whole or not at all."""
+
+    now: float
+    since: AlertProgress
+    """What was read before: whoever moved it meanwhile did this work already."""
+    position: str
+    """Of the last record that was looked at."""
+    memory: Mapping[str, Memorized]
+    queue: tuple[AlertToSend, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingAlert:
+    """The place of an alert in its receiver's queue, and the alert."""
+
+    place: str
+    alert: AlertToSend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits for one receiver."""
+
+    alerts: int = 0
+    oldest_at: float | None = None
+    """Epoch seconds; None where nothing waits."""
+
+
+ALERTS_KEPT_SECONDS: Final = 30 * 86_400
+"""How long an alert waits for a receiver that takes none."""
+
+
 class State(Protocol):
     """What the broker remembers.
 
@@ -191,15 +325,21 @@ class State(Protocol):
     """
 
     async def settle(self, settlement: Settlement) -> Outcome:
-        """Atomically: counts the limits, spends the token, records pins, appends the record.
+        """Atomically: asks the switches, counts the limits, spends the token, records pins, appends the record.
 
-        In this order, and the first that says no ends it. Of any number of calls with one `spend` key, at any number
-        of replicas, exactly one is `Settled` until `spend_until`; the same attempt again is `Settled` again. A pin
-        that is recorded with the same value already is no conflict.
+        In this order, and the first that says no ends it; of a token that was spent before, `again` alone is counted.
+        A token is spent only where the state remembers since before it was issued. Of any number of calls with one
+        `spend` key, at any number of replicas, exactly one is `Settled` until `spend_until`; the same attempt again is
+        `Settled` again. A pin that is recorded with the same value already is no conflict. Whatever is not `Settled`
+        when a switch has been thrown, at any replica, is not until it is lifted.
         """
 
-    async def append(self, record: Record) -> None:
-        """Appends a record, linked to the last one of its organization (`broker.chain`), as all that append do."""
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
+        """Appends a record, linked to the last one of its organization (`broker.chain`), as all that append do.
+
+        Atomically with it, counts the limits at `now`; or tells that one has no room, and counts none. The record is
+        written either way. Where there are no limits, `now` means nothing.
+        """
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """The newest `most` records (their bodies) of all or of one organization, oldest first.
@@ -236,8 +376,23 @@ class State(Protocol):
         `REVOCATION_MARGIN_SECONDS`.
         """
 
-    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """Whether a token was revoked: itself, or with one of its subjects after it was minted (epoch seconds)."""
+    async def objections(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> Objections:
+        """What speaks against a token that was minted at a moment (epoch seconds), all of it as of now."""
+
+    async def switch_off(self, switch: Switch, record: Record) -> None:
+        """Atomically: throws a switch, until it is lifted, and appends the record.
+
+        Thrown again by the same, it has the new moment and reason.
+        """
+
+    async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
+        """Atomically: lifts a switch and appends the record. False, with nothing written, where they have thrown none.
+
+        The other's switch of the subject stays, and holds it off.
+        """
+
+    async def switches(self, subjects: Sequence[str] | None = None) -> Sequence[Switch]:
+        """All that are thrown, or those of some subjects; in the order of their subjects."""
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """Atomically: takes a file's name for `seconds`, unless it is written, or somebody else's.
@@ -275,7 +430,7 @@ class State(Protocol):
         """
 
     async def store_api_token(self, token: ApiToken) -> None:
-        """Keeps an API token until its time is over."""
+        """Keeps an API token until its time is over, and `API_TOKEN_MARGIN_SECONDS`."""
 
     async def api_token(self, token_id: str) -> ApiToken | None:
         """The API token of that id."""
@@ -291,6 +446,33 @@ class State(Protocol):
 
     async def stored_keys(self, issuer: str) -> StoredKeys | None:
         """The keys last stored for an issuer."""
+
+    async def alert_progress(self) -> AlertProgress:
+        """How far the records were looked at."""
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """What is remembered under these keys, without those under which nothing is."""
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """Atomically: remembers, queues, and moves the progress on; False, with nothing done, where it was moved since.
+
+        So of two processes that look at the same records, one alerts. What waits for longer than `ALERTS_KEPT_SECONDS`
+        is dropped in time.
+        """
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """What waits for a receiver, in the order of queueing."""
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """Forgets an alert that was delivered. Does nothing where it is gone already."""
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """How much waits for each of these receivers."""
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """Begins to remember, unless it did; a settlement does so too. Answers what an operator should be told of how
+        the store is kept.
+        """
 
     async def ping(self) -> None:
         """Raises StateUnavailable unless a write succeeds now."""

@@ -7,9 +7,11 @@ connection and within the same deadline: all that reads, `store_keys`, what is d
 Redis remembers which attempt spent a token and answers it `Settled` again. `append` and `revoke` are not repeated, for
 a record could stand twice.
 
-**What an operator owes.** Redis must not forget what is spent: `maxmemory-policy noeviction` (`ping` refuses any
-other), persistence (`appendonly yes`), and with replicas `min-replicas-to-write 1`, as Redis answers before replicas
-have what was written, and a failover loses that.
+**Since when.** A key says since when Redis remembers. Where it is gone, Redis forgot: what was issued before is as good
+as spent, or revoked. Whether this process has seen that key before decides how the leeway counts (`beginning`).
+
+**What an operator owes** is in `docs/how-to/redis.md`; what of it is missing is told at start (`begin`). `ping` refuses
+where Redis would evict keys.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as NotConnectedError
@@ -33,11 +35,20 @@ from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
+    ALERTS_KEPT_SECONDS,
+    API_TOKEN_MARGIN_SECONDS,
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
+    THROWERS,
+    AlertProgress,
+    AlertStep,
+    AlertToSend,
     Busy,
     Claim,
     Claimed,
+    Forgotten,
+    Limit,
+    Objections,
     Outcome,
     OverLimit,
     PinTaken,
@@ -45,14 +56,24 @@ from broker.state import (
     Settlement,
     Spent,
     StoredKeys,
+    Switch,
+    SwitchedOff,
+    Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
+    beginning,
 )
 from broker.state import redis_scripts as scripts
 from broker.state.encoding import to_bytes, to_text
+from broker.state.redis_advice import advice
+from broker.state.redis_confirming import Operation
 from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 
 Argument = bytes | str | int
 
+_RUNS = {writes: (Operation("EVALSHA", writes=writes), Operation("EVAL", writes=writes)) for writes in (False, True)}
+_THROWERS = {by.encode(): by for by in THROWERS}
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 """An entry's id in a stream."""
 
@@ -72,6 +93,8 @@ class RedisState:
         self._client = Client(servers)
         self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
         self._closed = False
+        self._began = False
+        """Whether Redis was seen to remember."""
 
     def __repr__(self) -> str:
         hosts = ",".join(f"{host}:{port}" for host, port in self._servers.hosts)
@@ -79,10 +102,13 @@ class RedisState:
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        record, limits, pins = settlement.record, settlement.limits, settlement.pins
+        record, pins = settlement.record, settlement.pins
+        limits = settlement.limits if settlement.again is None else (*settlement.limits, settlement.again)
         keys = [
             *self._records_of(record),
+            self._key("switches"),
             self._key("spend", settlement.spend),
+            self._key("since"),
             *(self._key("limit", limit.key) for limit in limits),
             *(self._key("pins", pin.publisher) for pin in pins),
         ]
@@ -92,25 +118,37 @@ class RedisState:
             to_bytes(settlement.receipt),
             math.ceil((settlement.spend_until - settlement.now) * 1000),
             int(settlement.now * 1_000_000),
-            len(limits),
+            len(settlement.limits),
+            len(limits) - len(settlement.limits),
+            repr(settlement.issued_at),
+            beginning(settlement.now, began_before=self._began),
+            *_bounds(limits),
         ]
-        for limit in limits:
-            arguments += (limit.interval, limit.window)
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
-        match await self._run(scripts.SETTLE, keys, arguments):
+        arguments += map(to_bytes, settlement.switches)
+        outcome = await self._run(scripts.SETTLE, keys, arguments)
+        self._began = True
+        match outcome:
             case [b"settled"]:
                 return Settled()
-            case [b"over", wait]:
-                return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000))
+            case [b"over", wait, which]:
+                return _over(limits[which], wait)
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
+            case [b"forgotten"]:
+                return Forgotten()
+            case [b"off", off]:
+                return SwitchedOff(off=frozenset(map(to_text, off)))
             case taken:
                 return PinTaken(pin=pins[taken[1]])
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        await self._run(scripts.APPEND, self._records_of(record), self._appending(record), repeatable=False)
+        keys = [*self._records_of(record), *(self._key("limit", limit.key) for limit in limits)]
+        arguments = [*self._appending(record), int(now * 1_000_000), *_bounds(limits)]
+        over = await self._run(scripts.APPEND, keys, arguments, repeatable=False)
+        return None if over is None else _over(limits[over[1]], over[0])
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
@@ -167,11 +205,40 @@ class RedisState:
         arguments: list[Argument] = [*self._appending(record), math.ceil(seconds * 1000), before]
         await self._run(scripts.REVOKE_SUBJECT, keys, arguments, repeatable=False)
 
-    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """As `State.is_revoked`."""
-        keys = [self._key("revoked", token_id), *(self._key("revoked-subject", subject) for subject in subjects)]
-        token, *moments = await self._command("MGET", *keys)
-        return token is not None or any(before is not None and int(before) >= issued_at for before in moments)
+    async def objections(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> Objections:
+        """As `State.objections`."""
+        keys = [
+            self._key("revoked", token_id),
+            self._key("switches"),
+            self._key("since"),
+            *(self._key("revoked-subject", subject) for subject in subjects),
+        ]
+        token, revoked, off = await self._run(scripts.OBJECTIONS, keys, [issued_at, *map(to_bytes, subjects)])
+        return Objections(token=bool(token), revoked=frozenset(map(to_text, revoked)), off=frozenset(map(to_text, off)))
+
+    async def switch_off(self, switch: Switch, record: Record) -> None:
+        """As `State.switch_off`."""
+        kept = b"%d %b" % (switch.at, to_bytes(switch.reason))
+        arguments: list[Argument] = [*self._appending(record), _field(switch.subject, switch.by), kept]
+        await self._run(scripts.SWITCH_OFF, self._keys_of_switching(record), arguments, repeatable=False)
+
+    async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
+        """As `State.switch_on`."""
+        arguments: list[Argument] = [*self._appending(record), _field(subject, by)]
+        return bool(await self._run(scripts.SWITCH_ON, self._keys_of_switching(record), arguments, repeatable=False))
+
+    async def switches(self, subjects: Sequence[str] | None = None) -> Sequence[Switch]:
+        """As `State.switches`."""
+        if subjects is None:
+            kept = await self._command("HGETALL", self._key("switches"))
+        else:
+            fields = [_field(subject, by) for subject in subjects for by in THROWERS]
+            found = await self._command("HMGET", self._key("switches"), *fields) if fields else []
+            kept = {field: value for field, value in zip(fields, found, strict=True) if value is not None}
+        return sorted((_switch(field, value) for field, value in kept.items()), key=lambda one: (one.subject, one.by))
+
+    def _keys_of_switching(self, record: Record) -> Sequence[bytes]:
+        return *self._records_of(record), self._key("switches")
 
     async def claim(self, claim: Claim, *, now: float, seconds: float) -> Claimed | Busy | Written:
         """As `State.claim`."""
@@ -224,7 +291,7 @@ class RedisState:
         """As `State.store_api_token`."""
         kept = dataclasses.asdict(token)
         fields = [part for name in kept for part in (name, to_bytes(str(kept[name])))]
-        milliseconds = (token.expires_at - token.created_at) * 1000
+        milliseconds = (token.expires_at - token.created_at + API_TOKEN_MARGIN_SECONDS) * 1000
         arguments: list[Argument] = [to_bytes(token.id), token.created_at, milliseconds, *fields]
         await self._run(scripts.STORE_API_TOKEN, self._keys_of_token(token.id), arguments)
 
@@ -234,7 +301,8 @@ class RedisState:
         kept = await self._command("HMGET", self._key("api-token", token_id), *names)
         if kept[0] is None:
             return None
-        texts = dict(zip(names, map(to_text, kept), strict=True))
+        # What was stored by a broker that had fewer fields has no organization.
+        texts = {name: to_text(text) for name, text in zip(names, kept, strict=True) if text is not None}
         times = {name: int(texts.pop(name)) for name in ("created_at", "expires_at")}
         return ApiToken(**texts, **times)  # type: ignore[arg-type]  # texts and numbers, by their names
 
@@ -261,6 +329,78 @@ class RedisState:
         """As `State.stored_keys`."""
         fetched_at, document = await self._command("HMGET", self._key("keys", issuer), "fetched_at", "document")
         return None if document is None else StoredKeys(fetched_at=float(fetched_at), document=to_text(document))
+
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        step, position = await self._command("HMGET", self._key("alert-progress"), "step", "position")
+        return AlertProgress() if step is None else AlertProgress(step=int(step), position=to_text(position))
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        if not keys:
+            return {}
+        found = await self._command("MGET", *map(self._memory, keys))
+        return {key: to_text(text) for key, text in zip(keys, found, strict=True) if text is not None}
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+        memory = {key: one for key, one in step.memory.items() if one.until > step.now}
+        keys = [
+            self._key("alert-progress"),
+            *map(self._memory, memory),
+            *(self._key("alert-queue", one.receiver) for one in step.queue),
+        ]
+        arguments: list[Argument] = [
+            step.since.step,
+            to_bytes(step.since.position),
+            to_bytes(step.position),
+            len(memory),
+            ALERTS_KEPT_SECONDS * 1000,
+        ]
+        for one in memory.values():
+            arguments += (to_bytes(one.text), math.ceil((one.until - step.now) * 1000))
+        for alert in step.queue:
+            arguments += (to_bytes(alert.id), repr(alert.at), to_bytes(alert.body))
+        return bool(await self._run(scripts.ADVANCE_ALERTS, keys, arguments, repeatable=False))
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        found = await self._command("XRANGE", self._key("alert-queue", receiver), "-", "+", "COUNT", most)
+        return [
+            WaitingAlert(
+                place=to_text(place),
+                alert=AlertToSend(
+                    receiver=receiver,
+                    id=to_text(fields[b"id"]),
+                    at=float(fields[b"at"]),
+                    body=to_text(fields[b"body"]),
+                ),
+            )
+            for place, fields in found
+        ]
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._command("XDEL", self._key("alert-queue", receiver), place)
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        if not receivers:
+            return {}
+        found = await self._run(scripts.WAITING, [self._key("alert-queue", receiver) for receiver in receivers], [])
+        return {
+            receiver: Waiting(alerts=alerts, oldest_at=None if at is None else float(at))
+            for receiver, (alerts, at) in zip(receivers, found, strict=True)
+        }
+
+    def _memory(self, key: str) -> bytes:
+        return self._key("alert-memory", hashlib.sha256(to_bytes(key)).hexdigest())
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """As `State.begin`."""
+        sections = await self._run(scripts.BEGIN, [self._key("since")], [beginning(now, began_before=self._began)])
+        self._began = True
+        return advice([to_text(section) for section in sections], replicas=self._servers.replicas)
 
     async def ping(self) -> None:
         """As `State.ping`; also where Redis is set to forget keys when its memory is full."""
@@ -304,17 +444,21 @@ class RedisState:
     ) -> Any:
         """What a script answers; it is sent in full only to a Redis that has not seen it since its start."""
 
+        by_name, in_full = _RUNS[script.writes]
+
         async def ask() -> Any:
             try:
-                return await self._send("EVALSHA", script.name, len(keys), *keys, *arguments)
+                return await self._send(by_name, script.name, len(keys), *keys, *arguments)
             except NoScriptError:
-                return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+                return await self._send(in_full, script.text, len(keys), *keys, *arguments)
 
         return await self._within_deadline(ask, repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
-        """What a command answers that only reads."""
-        return await self._within_deadline(lambda: self._send(name, *arguments), repeatable=True)
+        """What a command answers that only reads, or may be done twice and be lost."""
+        return await self._within_deadline(
+            lambda: self._send(Operation(name, writes=False), *arguments), repeatable=True
+        )
 
     async def _send(self, *command: Argument) -> Any:
         try:
@@ -343,6 +487,27 @@ class RedisState:
             raise StateUnavailable from error
 
 
+def _field(subject: str, by: Thrower) -> bytes:
+    """'operator issuer github'"""
+    return b"%b %b" % (by.encode(), to_bytes(subject))
+
+
+def _switch(field: bytes, kept: bytes) -> Switch:
+    (by, _, subject), (at, _, reason) = field.partition(b" "), kept.partition(b" ")
+    return Switch(subject=to_text(subject), by=_THROWERS[by], at=int(at), reason=to_text(reason))
+
+
 def _head(told: str) -> Head:
     sequence, link, swept_sequence, swept_link = told.split(" ")
     return Head(sequence=int(sequence), link=link, swept_sequence=int(swept_sequence), swept_link=swept_link)
+
+
+def _bounds(limits: Sequence[Limit]) -> Iterator[int]:
+    """Interval and window of each."""
+    for limit in limits:
+        yield limit.interval
+        yield limit.window
+
+
+def _over(limit: Limit, wait: bytes) -> OverLimit:
+    return OverLimit(retry_after_seconds=-(-int(wait) // 1_000_000), key=limit.key)

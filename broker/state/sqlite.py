@@ -17,24 +17,39 @@ from broker.audit import Record
 from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.state import (
+    API_TOKEN_MARGIN_SECONDS,
     REVOCATION_MARGIN_SECONDS,
+    THROWERS,
+    AlertProgress,
+    AlertStep,
     Busy,
     Claim,
     Claimed,
+    Limit,
+    Objections,
     Outcome,
+    OverLimit,
     Settlement,
     StoredKeys,
+    Switch,
+    Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
+    beginning,
+    sqlite_alerts,
     sqlite_claims,
     sqlite_records,
 )
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
 from broker.state.sqlite_records import Row, insert, read_position
-from broker.state.sqlite_settling import Settling, hashed
+from broker.state.sqlite_settling import Settling, begin, count, hashed, keyed, subjects_in
 from broker.state.sqlite_worker import Worker
 
-_COLUMNS = "key, until, created_at, name, role, digest"
+_THROWERS = {by.encode(): by for by in THROWERS}
+_SWITCH = "subject, thrower, at, reason"
+_COLUMNS = "key, until, created_at, expires_at, name, role, digest, organization"
 
 
 class SQLiteState:
@@ -51,23 +66,29 @@ class SQLiteState:
         self._sweeper = Sweeper(retention_days)
         self._writer = Worker(path, connect, writes=True, chore=self._sweeper)
         self._reader = Worker(path, connect, writes=False)
+        self._began = False
+        """Whether the file was seen to remember."""
 
     def __repr__(self) -> str:
         return f"<SQLiteState {self._path}>"
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        return await self._writer.do(Settling(settlement, self._sweeper.note))
+        since = beginning(settlement.now, began_before=self._began)
+        outcome: Outcome = await self._writer.do(Settling(settlement, self._sweeper.note, since))
+        self._began = True
+        return outcome
 
-    async def append(self, record: Record) -> None:
+    async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        row = Row.of(record)
+        row, counted = Row.of(record), keyed(limits)
 
-        def work(cursor: sqlite3.Cursor) -> None:
+        def work(cursor: sqlite3.Cursor) -> OverLimit | None:
             self._sweeper.note(record.at)
             sqlite_records.append(cursor, [row])
+            return count(cursor, counted, now) if counted else None
 
-        await self._writer.do(work)
+        return await self._writer.do(work)
 
     async def records(self, most: int, organization: str | None = None) -> Sequence[str]:
         """As `State.records`."""
@@ -127,16 +148,61 @@ class SQLiteState:
 
         await self._writer.do(work)
 
-    async def is_revoked(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> bool:
-        """As `State.is_revoked`."""
-        asked = [to_bytes(token_id), *map(to_bytes, subjects), issued_at]
-        query = (
-            "SELECT 1 FROM revocations WHERE key = ? UNION ALL SELECT 1 FROM revoked_subjects"  # noqa: S608 - ours
-            f" WHERE key IN ({','.join('?' * len(subjects))}) AND before >= ? LIMIT 1"
+    async def objections(self, token_id: str, subjects: Sequence[str] = (), issued_at: int = 0) -> Objections:
+        """As `State.objections`."""
+        keys = [*map(to_bytes, subjects)]
+        marks = ",".join("?" * len(keys))
+        named = f"IN ({marks})"
+        query = (  # one row: each that a statement gives hands the interpreter over
+            "SELECT EXISTS (SELECT 1 FROM revocations WHERE key = ?)"  # noqa: S608 - ours
+            " OR NOT EXISTS (SELECT 1 FROM memory WHERE since <= ?),"
+            f" (SELECT group_concat(hex(key) || ',', '') FROM revoked_subjects WHERE key {named} AND before >= ?),"
+            f" (SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject {named})"
         )
+        asked = [to_bytes(token_id), issued_at, *keys, issued_at, *keys]
+
+        def work(cursor: sqlite3.Cursor) -> Objections:
+            token, revoked, off = cursor.execute(query, asked).fetchone()
+            return Objections(token=bool(token), revoked=subjects_in(revoked), off=subjects_in(off))
+
+        return await self._reader.do(work)
+
+    async def switch_off(self, switch: Switch, record: Record) -> None:
+        """As `State.switch_off`."""
+        values = (to_bytes(switch.subject), switch.by.encode(), switch.at, to_bytes(switch.reason))
+        row = Row.of(record)
+
+        def work(cursor: sqlite3.Cursor) -> None:
+            self._sweeper.note(record.at)
+            insert(cursor, f"INSERT OR REPLACE INTO switches ({_SWITCH}) VALUES", [values])
+            sqlite_records.append(cursor, [row])
+
+        await self._writer.do(work)
+
+    async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
+        """As `State.switch_on`."""
+        key, row = (to_bytes(subject), by.encode()), Row.of(record)
 
         def work(cursor: sqlite3.Cursor) -> bool:
-            return cursor.execute(query, asked).fetchone() is not None
+            self._sweeper.note(record.at)
+            found = cursor.execute("DELETE FROM switches WHERE subject = ? AND thrower = ?", key).rowcount == 1
+            if found:
+                sqlite_records.append(cursor, [row])
+            return found
+
+        return await self._writer.do(work)
+
+    async def switches(self, subjects: Sequence[str] | None = None) -> Sequence[Switch]:
+        """As `State.switches`."""
+        keys = [*map(to_bytes, subjects or ())]
+        where = "" if subjects is None else f"WHERE subject IN ({','.join('?' * len(keys))})"
+
+        def work(cursor: sqlite3.Cursor) -> list[Switch]:
+            cursor.execute(f"SELECT {_SWITCH} FROM switches {where} ORDER BY subject, thrower", keys)  # noqa: S608 - ours
+            return [
+                Switch(subject=to_text(subject), by=_THROWERS[by], at=at, reason=to_text(reason))
+                for subject, by, at, reason in cursor
+            ]
 
         return await self._reader.do(work)
 
@@ -189,8 +255,9 @@ class SQLiteState:
 
     async def store_api_token(self, token: ApiToken) -> None:
         """As `State.store_api_token`."""
-        texts = map(to_bytes, (token.name, token.role, token.digest))
-        row = (to_bytes(token.id), token.expires_at, token.created_at, *texts)
+        texts = map(to_bytes, (token.name, token.role, token.digest, token.organization))
+        until = token.expires_at + API_TOKEN_MARGIN_SECONDS
+        row = (to_bytes(token.id), until, token.created_at, token.expires_at, *texts)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(token.created_at)
@@ -252,6 +319,42 @@ class SQLiteState:
 
         return await self._reader.do(work)
 
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        return await self._reader.do(sqlite_alerts.progress)
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.memory(cursor, keys))
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            self._sweeper.note(step.now)
+            return sqlite_alerts.advance(cursor, step)
+
+        return await self._writer.do(work)
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting_alerts(cursor, receiver, most))
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._writer.do(lambda cursor: sqlite_alerts.remove(cursor, receiver, place))
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting(cursor, receivers))
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """As `State.begin`. A file is kept as it must be."""
+        since = beginning(now, began_before=self._began)
+        await self._writer.do(lambda cursor: begin(cursor, since))
+        self._began = True
+        return ()
+
     async def ping(self) -> None:
         """As `State.ping`."""
 
@@ -266,7 +369,15 @@ class SQLiteState:
         await self._writer.close()
 
 
-def _api_token(row: tuple[bytes, int, int, bytes, bytes, bytes]) -> ApiToken:
-    key, until, created_at, *texts = row
-    name, role, digest = map(to_text, texts)
-    return ApiToken(id=to_text(key), name=name, role=role, digest=digest, created_at=created_at, expires_at=until)
+def _api_token(row: tuple[bytes, int, int, int, bytes, bytes, bytes, bytes]) -> ApiToken:
+    key, _, created_at, expires_at, *texts = row
+    name, role, digest, organization = map(to_text, texts)
+    return ApiToken(
+        id=to_text(key),
+        name=name,
+        role=role,
+        digest=digest,
+        created_at=created_at,
+        expires_at=expires_at,
+        organization=organization,
+    )

@@ -20,7 +20,7 @@ from typing import Final
 
 from broker.state.sqlite_records import sweep
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 9
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -90,7 +90,43 @@ CREATE TABLE heads (
 PRAGMA user_version = 5;
 """
 
-_STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN)
+_OWNERS = """
+ALTER TABLE api_tokens ADD COLUMN organization BLOB NOT NULL DEFAULT x'';
+ALTER TABLE api_tokens ADD COLUMN expires_at INTEGER NOT NULL DEFAULT 0;
+-- From here on `until` is when a row goes, which is API_TOKEN_MARGIN_SECONDS later.
+UPDATE api_tokens SET expires_at = until, until = until + 2592000;
+PRAGMA user_version = 6;
+"""
+
+_SWITCHES = """
+CREATE TABLE switches (
+    subject BLOB, thrower BLOB, at INTEGER NOT NULL, reason BLOB NOT NULL, PRIMARY KEY (subject, thrower)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 7;
+"""
+
+_ALERTS = """
+CREATE TABLE alert_progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1), step INTEGER NOT NULL, position BLOB NOT NULL
+) STRICT;
+CREATE TABLE alert_memory (key BLOB PRIMARY KEY, until INTEGER NOT NULL, text BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE alert_queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    receiver BLOB NOT NULL, alert BLOB NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
+PRAGMA user_version = 8;
+"""
+
+_MEMORY = """
+CREATE TABLE memory (id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL) STRICT;
+-- A file that was in use has remembered all along; an empty one begins when it is first used.
+INSERT INTO memory (id, since) SELECT 1, 0 WHERE EXISTS (SELECT 1 FROM heartbeat) OR EXISTS (SELECT 1 FROM records)
+    OR EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM pins);
+PRAGMA user_version = 9;
+"""
+
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES, _ALERTS, _MEMORY)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -155,7 +191,7 @@ def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         # Asked again: another process may have been first.
-        for step in _STEPS[_version(connection) :]:
+        for step in STEPS[_version(connection) :]:
             for statement in step.split(";\n"):
                 connection.execute(statement)
         connection.execute("COMMIT")
@@ -178,6 +214,7 @@ class Sweeper:
         ("files", 1),
         ("api_tokens", 1),
         ("uses", 1),
+        ("alert_memory", 1),
     )
 
     def __init__(self, retention_days: int) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
-from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent
+from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_records import Row, append, insert, marks
 
@@ -22,17 +22,21 @@ class Settling:
 
     Args:
         note: Told of the settlement's `now` by the thread.
+        since: Since when the file remembers, if it is found empty.
     """
 
-    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "spend")
+    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "since", "spend", "switches")
 
-    def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
+    def __init__(self, settlement: Settlement, note: Callable[[float], None], since: int) -> None:
         self.settlement = settlement
         self.note = note
+        self.since = since
         self.now = settlement.now
         self.spend = hashed(settlement.spend)
-        self.limits = [(hashed(limit.key), limit) for limit in settlement.limits]
+        self.limits = keyed(settlement.limits)
+        self.again = keyed(() if settlement.again is None else (settlement.again,))
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
+        self.switches = [*map(to_bytes, settlement.switches)]
         self.row = Row.of(settlement.record, settlement.receipt)
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
@@ -54,23 +58,31 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits = _known(
-            cursor, {one.spend for one in settlings}, {key for one in settlings for key, _ in one.limits}
+        self._spends, self._limits, self._off, since = _known(
+            cursor,
+            {one.spend for one in settlings},
+            {key for one in settlings for key, _ in (*one.limits, *one.again)},
+            {subject for one in settlings for subject in one.switches},
         )
+        self._since = begin(cursor, settlings[0].since) if since is None else since
         self._settled: list[Settling] = []
         self._spent: dict[bytes, Settling] = {}
         self._counted: dict[bytes, int] = {}
 
-    def settle(self, one: Settling) -> Outcome:
+    def settle(self, one: Settling) -> Outcome:  # noqa: PLR0911 - one for each outcome
         """Decides one, after those before it."""
         one.note(one.now)
         before = self._before(one)
         if before is not None and before[0] == one.row.attempt:
             return Settled()
-        if (seconds := self._count(one.limits, one.now)) > 0:
-            return OverLimit(retry_after_seconds=seconds)
+        if self._off and (off := self._off.intersection(one.settlement.switches)):
+            return SwitchedOff(off=off)
+        if (over := self._count(one.limits if before is None else one.again, one.now)) is not None:
+            return over
         if before is not None:
             return Spent(receipt=to_text(before[1]))
+        if one.settlement.issued_at < self._since:
+            return Forgotten()
         if one.pins and (taken := _pin(self._cursor, one.pins, one.settlement.pins)) is not None:
             return PinTaken(pin=taken)
         self._settled.append(one)
@@ -98,21 +110,49 @@ class _Batch:
         found: tuple[bytes, bytes] | None = self._cursor.fetchone()
         return found or (b"", b"")
 
-    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> int:
-        """Counts one for each limit; where one has no room, for none, and answers how many seconds to wait."""
-        moment, wait = int(now * 1_000_000), 0
-        counted: list[tuple[bytes, int]] = []
-        for key, limit in limits:
-            until = self._limits.get(key, moment)
-            # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-            free_at = min(max(until, moment), moment + limit.window)
-            counted.append((key, free_at + limit.interval))
-            wait = max(wait, free_at + limit.interval - limit.window - moment)
-        if wait > 0:
-            return -(-wait // 1_000_000)
+    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
+        """Counts one for each limit; where one has no room, for none, and answers that one."""
+        counted, over = room(limits, self._limits, now)
         self._limits.update(counted)
         self._counted.update(counted)
-        return 0
+        return over
+
+
+def room(
+    limits: Sequence[tuple[bytes, Limit]], before: Mapping[bytes, int], now: float
+) -> tuple[dict[bytes, int], OverLimit | None]:
+    """What is to be written where each limit has room for one; or nothing, and the one that is over by most.
+
+    Args:
+        before: What is written, by the limits' keys.
+    """
+    moment, longest, over = int(now * 1_000_000), 0, ""
+    counted: dict[bytes, int] = {}
+    for key, limit in limits:
+        # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
+        free_at = min(max(before.get(key, moment), moment), moment + limit.window)
+        counted[key] = free_at + limit.interval
+        wait = free_at + limit.interval - limit.window - moment
+        if wait > longest:
+            longest, over = wait, limit.key
+    if longest == 0:
+        return counted, None
+    return {}, OverLimit(retry_after_seconds=-(-longest // 1_000_000), key=over)
+
+
+def count(cursor: sqlite3.Cursor, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
+    """Counts one for each limit, of which there are some; where one has no room, for none, and answers that one."""
+    keys = [key for key, _ in limits]
+    cursor.execute(f"SELECT key, until FROM limits WHERE key IN ({marks(keys)})", keys)  # noqa: S608 - marks
+    counted, over = room(limits, dict(cursor.fetchall()), now)
+    if counted:
+        insert(cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(counted.items()))
+    return over
+
+
+def keyed(limits: Sequence[Limit]) -> list[tuple[bytes, Limit]]:
+    """Limits beside the keys that the file has for them."""
+    return [(hashed(limit.key), limit) for limit in limits]
 
 
 def hashed(key: str) -> bytes:
@@ -121,18 +161,38 @@ def hashed(key: str) -> bytes:
 
 
 def _known(
-    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int]]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment. By their keys."""
-    asked_spends, asked_limits = _padded(spends), _padded(limits)
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes], switches: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], frozenset[str], int | None]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; which are off; and
+    since when it remembers."""
+    asked_spends, asked_limits, asked_switches = _padded(spends), _padded(limits), _padded(switches)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    query = f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)}))"
-    spent, counted = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
+    off = "SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN"
+    query = (
+        f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"  # noqa: S608 - ours
+        f" ({off} ({marks(asked_switches)})), (SELECT since FROM memory)"
+    )
+    spent, counted, off, since = cursor.execute(query, [*asked_spends, *asked_limits, *asked_switches]).fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
+        subjects_in(off),
+        since,
     )
+
+
+def begin(cursor: sqlite3.Cursor, since: int) -> int:
+    """Since when the file remembers: what it says, or else this moment, which it says from now on."""
+    cursor.execute("INSERT OR IGNORE INTO memory (id, since) VALUES (1, ?)", (since,))
+    cursor.execute("SELECT since FROM memory")
+    (since,) = cursor.fetchone()
+    return since
+
+
+def subjects_in(text: str | None) -> frozenset[str]:
+    """'6131,6132,' -> 'a1', 'a2'; None -> nothing"""
+    return frozenset(to_text(bytes.fromhex(one)) for one in text.split(",")[:-1]) if text else frozenset()
 
 
 def _padded(keys: Collection[bytes]) -> list[bytes]:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -18,11 +19,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import refusals
+from broker.addresses import Source, TrustedProxies
 from broker.audit import new_attempt_id
 from broker.leaving import Leaving
 from broker.logs import logger
 from broker.metrics.counting import Counts
 from broker.refusals import Refusal
+from broker.sources import Sources, spread
 
 ATTEMPT_HEADER: Final = "Attempt-Id"
 
@@ -56,11 +59,21 @@ class Json(Response):
         )
 
 
+_BEARER: Final = 'Bearer realm="API tokens"'
+_CHALLENGES: Final[dict[type[Refusal], str]] = {
+    refusals.NoCredentials: 'Basic realm="upload tokens", charset="UTF-8"',
+    refusals.NoApiToken: _BEARER,
+    refusals.InvalidApiToken: f'{_BEARER}, error="invalid_token"',
+    refusals.ExpiredApiToken: f'{_BEARER}, error="invalid_token", error_description="expired"',
+}
+"""What a 401 asks for. Of API tokens, as RFC 6750 section 3 has it."""
+
+
 def refused(refusal: Refusal, attempt_id: str) -> Response:
     """The answer to a refusal."""
     body, headers = refusal_body(refusal, attempt_id)
-    if isinstance(refusal, refusals.NoCredentials):
-        headers["WWW_Authenticate"] = 'Basic realm="upload tokens", charset="UTF-8"'
+    if challenge := _CHALLENGES.get(type(refusal)):
+        headers["WWW_Authenticate"] = challenge
     return Json(body, refusal.status, "application/problem+json", **headers)
 
 
@@ -83,18 +96,40 @@ def refusal_body(refusal: Refusal, attempt_id: str) -> tuple[dict[str, Any], dic
     return body, headers
 
 
+OF_THE_OPERATOR: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""Paths that are answered whoever asks: a probe that is refused takes a broker out of service that does well."""
+
+
 class Attempts:
     """Gives each request its attempt id, says it in the answer, and answers what handlers raise.
 
     The one place where a refusal becomes an answer. What is no refusal is our bug: logged with the attempt id, and
-    answered without detail.
+    answered without detail. It is also the door: who is refused too often does not come further.
     """
 
-    def __init__(self, app: ASGIApp, clock: Callable[[], float], counts: Counts, leaving: Leaving) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        clock: Callable[[], float],
+        counts: Counts,
+        sources: Sources,
+        leaving: Leaving,
+        proxies: TrustedProxies,
+        asked_by_proxies: tuple[str, ...] = (),
+    ) -> None:
+        """Around an application.
+
+        Args:
+            asked_by_proxies: How paths begin that only a proxy asks, for all of its clients.
+        """
         self.app = app
         self.clock = clock
         self.counts = counts
+        self.sources = sources
         self.leaving = leaving
+        self.proxies = proxies
+        self.asked_by_proxies = asked_by_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request."""
@@ -103,6 +138,8 @@ class Attempts:
             return
         attempt_id = new_attempt_id(self.clock())
         scope["attempt"] = attempt_id
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        scope["source"] = source = self._source(scope, path)
         started = False
         self.leaving.under_way += 1
 
@@ -116,6 +153,8 @@ class Attempts:
             await send(message)
 
         try:
+            if path not in OF_THE_OPERATOR:
+                await self.sources.admit(source)
             await self.app(scope, receive, send_with_id)
             if REFUSAL in scope:
                 self.counts.refusal(scope[REFUSAL])
@@ -135,6 +174,12 @@ class Attempts:
             raise
         finally:
             self.leaving.under_way -= 1
+
+    def _source(self, scope: Scope, path: str) -> Source:
+        client = scope.get("client")
+        told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        source = self.proxies.source(client[0] if client else "", told)
+        return replace(source, stands_for_many=True) if path.startswith(self.asked_by_proxies) else source
 
 
 def answer(error: Exception, scope: Scope, attempt_id: str) -> Response:
@@ -173,7 +218,7 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
             return await _collect(request, most_bytes)
         if (declared_bytes(request) or 0) > most_bytes:
             raise refusals.RequestTooLarge
-        async with asyncio.timeout(BODY_SECONDS):
+        async with asyncio.timeout(spread(BODY_SECONDS)):
             return await _collect(request, most_bytes)
     except (ClientDisconnect, TimeoutError) as error:
         raise refusals.MalformedRequest(f"the body did not come whole in {BODY_SECONDS:.0f} s") from error

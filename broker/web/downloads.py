@@ -81,7 +81,8 @@ def routes(index: Index) -> list[Route]:
 
 
 def _read(request: Request) -> Read:
-    return Read(authorization=request.headers.get("authorization"), attempt=request.scope["attempt"])
+    scope = request.scope
+    return Read(authorization=request.headers.get("authorization"), attempt=scope["attempt"], source=scope["source"])
 
 
 def _negotiate(request: Request) -> str:
@@ -143,7 +144,7 @@ class _Streamed(Response):
         clock = asyncio.get_running_loop().time
         sent, waited = 0, 0.0
         try:
-            async with _present(receive):
+            async with present(receive):
                 async for chunk in download.body:
                     since = clock()
                     async with asyncio.timeout(min(self.pace.patience(sent, waited), CHUNK_SECONDS)):
@@ -156,7 +157,7 @@ class _Streamed(Response):
 
 
 @asynccontextmanager
-async def _present(receive: Receive) -> AsyncIterator[None]:
+async def present(receive: Receive) -> AsyncIterator[None]:
     """Ends with TimeoutError as soon as the client is gone, whatever is waited for: the server itself takes what is
     sent to nobody, and says nothing; and the registry may be silent for long.
     """
@@ -164,9 +165,9 @@ async def _present(receive: Receive) -> AsyncIterator[None]:
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        present.reschedule(0)
+        there.reschedule(0)
 
-    async with asyncio.timeout(None) as present:
+    async with asyncio.timeout(None) as there:
         watching = asyncio.create_task(watch())
         try:
             yield

@@ -47,7 +47,10 @@ def routes(index: Index) -> list[Route]:
     async def authorize(request: Request) -> Response:
         # The path first: that an upload cannot be decided here is so with any token, and with none.
         asked = paths.asked(*told(request))
-        read = Read(authorization=request.headers.get("authorization"), attempt=request.scope["attempt"])
+        scope = request.scope
+        read = Read(
+            authorization=request.headers.get("authorization"), attempt=scope["attempt"], source=scope["source"]
+        )
         await reads.permit(read, asked)
         return Response(headers={"Cache-Control": "no-store"})
 

@@ -20,12 +20,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from broker import refusals
-from broker.api_tokens import ShownToken
+from broker.api_tokens import Role, ShownToken
 from broker.exchange import Exchange, MintRequest, read_scope
 from broker.minting import Narrowing
 from broker.patterns import normalise
 from broker.tokens import LONGEST_TOKEN
 from broker.web.answers import REFUSAL, Json, read_body, refusal_body, tell_operator
+from broker.web.callers import Callers
 from broker.web.index import Index
 
 FORM_BYTES: Final = 4 * LONGEST_TOKEN
@@ -45,8 +46,10 @@ SUBJECT_TYPES: Final = ("urn:ietf:params:oauth:token-type:id_token", "urn:ietf:p
 
 _INTERNAL: Final = 500
 
+_REGISTRIES: Final[tuple[Role, ...]] = ("registry",)
 
-def routes(indexes: Sequence[Index]) -> list[Route]:
+
+def routes(indexes: Sequence[Index], callers: Callers) -> list[Route]:
     """The routes of one host's indexes. At the root they are the default's; the exchange serves all of them.
 
     A registry asks at its own route: there, another index's tokens are not active.
@@ -57,7 +60,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
 
     async def token(request: Request) -> Response:
         exchange, asked, scope = await _asked(request, indexes)
-        minted = await exchange.mint(asked, request.scope["attempt"])
+        minted = await exchange.mint(asked, request.scope["attempt"], request.scope["source"])
         return Json(
             {
                 "access_token": minted.text,
@@ -71,10 +74,10 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
 
     async def revoke(request: Request) -> Response:
         form = await _form(request)
-        await _authenticate(request, form, indexes[0].exchange)
+        await _authenticate(request, form, callers)
         text = _required(form, "token")
         for index in indexes:
-            if await index.exchange.burn(text, request.scope["attempt"]):
+            if await index.exchange.burn(text, request.scope["attempt"], request.scope["source"]):
                 break
         return Json({})
 
@@ -82,7 +85,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
         Route("/.well-known/oauth-authorization-server", metadata, methods=["GET"]),
         Route("/oauth2/token", _in_oauth(token), methods=["POST"]),
         Route("/oauth2/revoke", _in_oauth(revoke), methods=["POST"]),
-        *map(_introspection_route, indexes),
+        *(_introspection_route(index, callers) for index in indexes),
     ]
 
 
@@ -104,10 +107,10 @@ def _metadata(exchange: Exchange) -> dict[str, Any]:
     }
 
 
-def _introspection_route(index: Index) -> Route:
+def _introspection_route(index: Index, callers: Callers) -> Route:
     async def introspect(request: Request) -> Response:
         form = await _form(request)
-        await _authenticate(request, form, index.exchange)
+        await _authenticate(request, form, callers)
         return Json(await introspection(index.exchange, _required(form, "token"), request.scope["attempt"]))
 
     path = "/oauth2/introspect" if index.is_default else f"{index.base}/introspect"
@@ -287,7 +290,7 @@ def _required(form: Mapping[str, str], name: str) -> str:
     return value
 
 
-async def _authenticate(request: Request, form: Mapping[str, str], exchange: Exchange) -> None:
+async def _authenticate(request: Request, form: Mapping[str, str], callers: Callers) -> None:
     """Lets those pass who show an API token: as Bearer, with Basic credentials, or in the form.
 
     Source: RFC 6749 section 2.3.1, where the id is the client's, and RFC 7662 section 2.1.
@@ -296,9 +299,14 @@ async def _authenticate(request: Request, form: Mapping[str, str], exchange: Exc
         InvalidClient: there is none, or it is no good.
     """
     shown = _shown(request.headers.get("authorization"), form)
-    kept = None if shown is None else await exchange.state.api_token(shown.id)
-    if shown is None or kept is None or kept.role != "registry" or not kept.is_opened_by(shown, exchange.clock()):
+    if shown is None:
         raise refusals.InvalidClient
+    try:
+        async with callers.asks(request, shown, roles=_REGISTRIES):
+            return
+    except (refusals.InvalidApiToken, refusals.ExpiredApiToken, refusals.RoleNotPermitted) as refusal:
+        # Clients of OAuth are told one thing (RFC 6749 section 5.2); the record has the cause.
+        raise refusals.InvalidClient from refusal
 
 
 def _shown(authorization: str | None, form: Mapping[str, str]) -> ShownToken | None:

@@ -14,19 +14,23 @@ from broker.leaving import Leaving
 from broker.metrics import Metrics
 from broker.metrics.page import MEDIA_TYPE
 from broker.policy.matching import require_current
+from broker.policy.subjects import counted, kind_of
 from broker.reload import PoliciesInForce
 from broker.signing_files import KeysInForce
+from broker.state.pulse import Pulse
 from broker.web.answers import Json, tell_operator
 
 
-def routes(exchange: Exchange, in_force: PoliciesInForce, signing: KeysInForce, leaving: Leaving) -> list[Route]:
+def routes(
+    exchange: Exchange, in_force: PoliciesInForce, pulse: Pulse, signing: KeysInForce, leaving: Leaving
+) -> list[Route]:
     """`/healthz` answers for the process alone; `/readyz` for what it needs, and says why it is not ready."""
 
     async def healthz(_: Request) -> Response:
         return Json({"status": "alive"})
 
     async def readyz(request: Request) -> Response:
-        problems = await _problems(exchange, request.scope["attempt"])
+        problems = await _problems(exchange, pulse, request.scope["attempt"])
         if leaving.begun:
             problems.append("the broker is about to end")
         policies = exchange.policies()
@@ -43,6 +47,7 @@ def routes(exchange: Exchange, in_force: PoliciesInForce, signing: KeysInForce, 
             "policies": _standing(in_force, exchange.clock()),
             "signing_keys": _signing(signing, exchange.clock()),
             "issuers": issuers,
+            "switched_off": await _switched_off(pulse),
         }
         return Json(body, 503 if problems else 200)
 
@@ -82,6 +87,25 @@ def _standing(in_force: PoliciesInForce, now: float) -> dict[str, object]:
     }
 
 
+async def _switched_off(pulse: Pulse) -> dict[str, object] | None:
+    """What is switched off; None where that cannot be told now. It makes no broker less ready.
+
+    Issuers by their names, which stand here anyhow. Of organizations and publishers how many: anybody may ask this
+    route, and who has trouble is theirs to tell.
+    """
+    try:
+        off = {switch.subject for switch in await pulse.beat()}
+    except refusals.StateUnavailable:
+        return None
+    count = counted(off)
+    return {
+        "everything": count["everything"] == 1,
+        "issuers": sorted(subject.removeprefix("issuer ") for subject in off if kind_of(subject) == "issuer"),
+        "organizations": count["organization"],
+        "publishers": count["publisher"],
+    }
+
+
 def _signing(signing: KeysInForce, now: float) -> dict[str, object]:
     """Which keys there are, and whether they are those of the files. Why they are not is for the log."""
     failing, standings = signing.failing, signing.current.standings(now)
@@ -94,10 +118,10 @@ def _signing(signing: KeysInForce, now: float) -> dict[str, object]:
     return told if failing is None else {**told, "failing_seconds": round(now - failing.since)}
 
 
-async def _problems(exchange: Exchange, attempt_id: str) -> list[str]:
+async def _problems(exchange: Exchange, pulse: Pulse, attempt_id: str) -> list[str]:
     problems = []
     try:
-        await exchange.state.ping()
+        await pulse.beat()
     except refusals.StateUnavailable as refusal:
         tell_operator(refusal, attempt_id)  # why, with addresses and paths: not for everybody who may ask this route
         problems.append("state cannot be reached")

@@ -7,20 +7,25 @@ Laws:
 - the head of a request comes within `HEAD_SECONDS`, from the connection's or its own first byte;
 - of a body that was answered before it was through, `MOST_DROPPED_BYTES` are dropped, for `DROP_SECONDS`: uvicorn would
   do so for ever;
+- of a process, no more connections are open than `Connections` says: those that wait for their client give way;
 - what breaks a bound is told so where an answer can still be sent, and the connection ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from typing import Final
+from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from broker import refusals
+from broker.addresses import TrustedProxies
 from broker.audit import new_attempt_id
+from broker.sources import spread
 from broker.web.answers import ATTEMPT_HEADER, WHOLE, refused
+from broker.web.connections import Awaits, Connections
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 """The longest upload token, as a Basic credential, takes 44 KiB."""
@@ -42,16 +47,40 @@ class BoundedProtocol(HttpToolsProtocol):
     _dropped = 0
     """Bytes of this request's body that came after its answer."""
     _timer: asyncio.TimerHandle | None = None
+    _address = ""
+
+    def __init__(self, *told: Any, all_connections: Connections | None = None, **named: Any) -> None:
+        """A connection that is to be made.
+
+        Args:
+            all_connections: Those of the process; None where nobody counts them.
+        """
+        super().__init__(*told, **named)
+        self._all = all_connections or Connections(sys.maxsize)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        """Starts the clock for the first head."""
+        """Takes its place, and starts the clock for the first head."""
         super().connection_made(transport)
+        self._address = TrustedProxies().source(self.client[0] if self.client else "", ()).name
         self._start_timer()
+        if not self._all.enter(self, self._address):
+            self.give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
+        """Gives its place back, and stops the clock."""
+        self._all.leave(self, self._address)
         self._stop_timer()
         super().connection_lost(exc)
+
+    def awaits(self) -> Awaits:
+        """What of a request is still to come."""
+        if self._in_body:
+            return "body"
+        return "nothing" if self._is_answering() else "head"
+
+    def give_way(self) -> None:
+        """Closes it at once."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Takes some bytes in, and ends the connection where a bound is broken."""
@@ -93,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return not getattr(self.cycle, "response_complete", True)  # uvicorn's is None at first, and not typed so
 
     def _start_timer(self, seconds: float = HEAD_SECONDS) -> None:
-        self._timer = self.loop.call_later(seconds, self.transport.close)
+        self._timer = self.loop.call_later(spread(seconds), self.transport.close)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -31,7 +31,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
     async def burn(request: Request) -> Response:
         token = parse_request(await read_body(request, MINT_BODY_BYTES))["token"]
         for index in indexes:
-            if await index.exchange.burn(token, request.scope["attempt"]):
+            if await index.exchange.burn(token, request.scope["attempt"], request.scope["source"]):
                 break
         return Json({}, 202)
 
@@ -72,7 +72,7 @@ def _exchange_routes(index: Index) -> list[Route]:
             return read_request(await read_body(request, MINT_BODY_BYTES))
 
         attempt = request.scope["attempt"]
-        minted = await index.exchange.mint(asked(), attempt)
+        minted = await index.exchange.mint(asked(), attempt, request.scope["source"])
         return Json({"success": True, "token": minted.text, "expires": minted.expires_at, "attempt": attempt})
 
     mints = [f"{index.base}/oidc/mint-token", *(["/_/oidc/github/mint-token"] if index.is_default else [])]

@@ -55,6 +55,7 @@ def _upload(request: Request, body: AsyncIterator[bytes]) -> Upload:
         encoded=encoding != "identity" or "transfer-encoding" in headers,
         body=body,
         user_agent=headers.get("user-agent", ""),
+        source=request.scope["source"],
     )
 
 

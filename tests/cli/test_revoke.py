@@ -170,11 +170,11 @@ async def test_a_revoked_token_is_not_given_again(tmp_path: Path, registry: Pypi
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        (["organization"], 2, "write: broker revoke organization NAME"),
-        (["everything", "acme"], 2, "write: broker revoke everything."),
+        (["organization"], 2, "write 'organization NAME'"),
+        (["everything", "acme"], 2, "write 'everything'."),
         (["publisher", "acme"], 2, "write ORGANIZATION/NAME"),
-        (["actor", "github", ""], 2, "write: broker revoke actor ISSUER ID"),
-        (["member", "acme/mallory"], 2, "broker revoke actor ISSUER ID"),
+        (["actor", "github", ""], 2, "write 'actor ISSUER ID'"),
+        (["member", "acme/mallory"], 2, "`actor ISSUER ID`"),
         (["member", "nobody/alice"], 2, "no member nobody/alice"),
         (["member", "acme/idless"], 2, "no id at any issuer"),
     ],

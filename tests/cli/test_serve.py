@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import resource
 import signal
 import socket
 import sqlite3
@@ -314,3 +315,28 @@ def test_several_workers_without_a_temporary_folder_are_explained(
     told = capsys.readouterr().err
     assert "BROKER_WORKERS" in told
     assert "TMPDIR" in told
+
+
+@pytest.mark.parametrize(
+    ("before", "most", "wanted", "files"),
+    [
+        (1024, 4096, 2000, 2000),
+        (1024, 4096, 9000, 4096),
+        (4096, 4096, 2000, 4096),
+        (1024, -1, 2000, 2000),
+        (-1, -1, 2000, sys.maxsize),
+    ],
+)
+def test_as_many_files_are_asked_for_as_there_can_be(before: int, most: int, wanted: int, files: int) -> None:
+    assert serve.files_of(before, most, wanted) == files
+
+
+def test_there_are_no_more_connections_than_files_for_them(tmp_path: Path) -> None:
+    chosen = Setup(folder=tmp_path, settings={"connections": 100_000}).write()
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        connections = serve._connections(chosen)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+    assert serve.FEWEST_CONNECTIONS <= connections.most < files or connections.most == 100_000

@@ -79,25 +79,49 @@ def test_a_state_that_cannot_be_used_is_explained(
 
 
 @pytest.mark.parametrize(
-    "values", [("", "registry", 1), ("x" * 64, "registry", 1), ("x", "owner of all", 1), ("x", "registry", 0)]
+    "values",
+    [
+        ("", "registry", 1, ""),
+        ("x" * 64, "registry", 1, ""),
+        ("x", "owner of all", 1, ""),
+        ("x", "registry", 0, ""),
+        ("x", "owner", 1, ""),
+        ("x", "owner", 1, "Acme Corp"),
+        ("x", "operator", 1, "acme"),
+        ("x", "registry", 1, "acme"),
+    ],
 )
-def test_what_is_no_token_is_not_made(values: tuple[str, str, int]) -> None:
-    name, role, seconds = values
+def test_what_is_no_token_is_not_made(values: tuple[str, str, int, str]) -> None:
+    name, role, seconds, organization = values
     with pytest.raises(ValueError, match=r"a (name|role|token) "):
-        ApiToken.make(name, role, now=0, seconds=seconds)
+        ApiToken.make(name, role, now=0, seconds=seconds, organization=organization)
+
+
+def test_an_owners_token_is_for_one_organization(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "new", "exports", "--role", "owner", "--organization", "acme", "--days", "30") == 0
+    assert "(owner of acme)" in capsys.readouterr().err
+    assert run(tmp_path, "new", "night watch", "--role", "operator") == 0
+    assert "(operator)" in capsys.readouterr().err
+    assert run(tmp_path, "list") == 0
+    listed = capsys.readouterr().out
+    assert "exports of acme\n" in listed
+    assert "night watch\n" in listed
+    assert run(tmp_path, "new", "exports", "--role", "owner") == 2
+    assert "for one organization" in capsys.readouterr().err
 
 
 def test_a_token_opens_itself_alone_and_in_its_time() -> None:
     text, kept = ApiToken.make("devpi", "registry", now=1000.9, seconds=10)
     shown = ShownToken.parse(text)
     assert shown is not None
-    assert kept.is_opened_by(shown, 1009.9)
-    assert not kept.is_opened_by(shown, 1010)
+    assert kept.is_opened_by(shown)
+    assert not kept.is_over(1009.9)
+    assert kept.is_over(1010)
     other = ShownToken.parse(ApiToken.make("devpi", "registry", now=1000, seconds=10)[0])
     assert other is not None
-    assert not kept.is_opened_by(other, 1001)
-    assert not kept.is_opened_by(ShownToken(shown.id, other.secret), 1001)
-    assert not kept.is_opened_by(ShownToken(other.id, shown.secret), 1001)
+    assert not kept.is_opened_by(other)
+    assert not kept.is_opened_by(ShownToken(shown.id, other.secret))
+    assert not kept.is_opened_by(ShownToken(other.id, shown.secret))
 
 
 def test_nothing_shows_the_secret() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import Counter
@@ -14,10 +15,17 @@ from broker.api_tokens import ApiToken
 from broker.chain import Head, Verification, digest, genesis, link
 from broker.refusals import StateUnavailable
 from broker.state import (
+    THROWERS,
+    AlertProgress,
+    AlertStep,
+    AlertToSend,
     Busy,
     Claim,
     Claimed,
+    Forgotten,
     Limit,
+    Memorized,
+    Objections,
     Outcome,
     OverLimit,
     PinTaken,
@@ -26,11 +34,14 @@ from broker.state import (
     Spent,
     State,
     StoredKeys,
+    SwitchedOff,
+    Waiting,
     Written,
 )
 from broker.state.encoding import to_bytes
+from broker.tokens import LEEWAY_SECONDS
 from tests.state.conftest import Opening
-from tests.state.examples import claim, limit, pin, record, settlement
+from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, switch
 
 pytestmark = pytest.mark.anyio
 
@@ -158,11 +169,11 @@ async def test_retry_after_is_rounded_up_and_never_zero(state: State) -> None:
     now, quick = time.time(), limit(burst=10, per_seconds=1)
     for _ in range(10):
         await state.settle(settlement(now=now, limits=(quick,)))
-    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1)
+    assert await state.settle(settlement(now=now, limits=(quick,))) == OverLimit(retry_after_seconds=1, key=quick.key)
     uneven = limit(burst=2, per_seconds=5, key="uneven")
     for _ in range(2):
         await state.settle(settlement(now=now, limits=(uneven,)))
-    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3)
+    assert await state.settle(settlement(now=now, limits=(uneven,))) == OverLimit(retry_after_seconds=3, key="uneven")
 
 
 async def test_over_a_limit_nothing_is_written(state: State) -> None:
@@ -170,7 +181,7 @@ async def test_over_a_limit_nothing_is_written(state: State) -> None:
     assert await state.settle(settlement(now=now, limits=(narrow,))) == Settled()
     refused = settlement(now=now, limits=(wide, narrow), spend="token", pins=(pin(),))
     for _ in range(5):
-        assert await state.settle(refused) == OverLimit(retry_after_seconds=60)
+        assert await state.settle(refused) == OverLimit(retry_after_seconds=60, key="narrow")
     assert await state.pins(["acme/widgets-release"]) == {}
     assert len(await state.records(10)) == 1
     # The wide limit was not counted either, and the token is as good as new.
@@ -185,17 +196,51 @@ async def test_of_several_limits_the_longest_wait_is_told(state: State) -> None:
         (limit(burst=1, per_seconds=100, key="long"), limit(burst=1, per_seconds=10, key="short")),
     )
     assert await state.settle(settlement(now=now, limits=limits)) == Settled()
-    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100)
+    assert await state.settle(settlement(now=now, limits=limits)) == OverLimit(retry_after_seconds=100, key="long")
 
 
-async def test_refused_tokens_count(state: State) -> None:
-    """Or replays could be tried without end."""
-    now, three = time.time(), (limit(burst=3),)
-    await state.settle(settlement(spend="token", pins=(pin("42"),)))
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), Spent)
-    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=three)), PinTaken)
-    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=three)), OverLimit)
+async def test_replays_are_limited_by_themselves_and_use_up_nothing_of_others(state: State) -> None:
+    now, one, three = time.time(), (limit(burst=1, key="everybody's"),), limit(burst=3, key="of this token")
+    assert await state.settle(settlement(now=now, spend="token", again=three, receipt="first")) == Settled()
+    replay = settlement(now=now, spend="token", limits=one, again=three)
+    assert [await state.settle(replay) for _ in range(3)] == [Spent(receipt="first")] * 3
+    assert await state.settle(replay) == OverLimit(retry_after_seconds=20, key="of this token")
+    assert await state.settle(settlement(now=now, limits=one, again=three, pins=(pin(),))) == Settled()
+    assert await state.settle(settlement(now=now, limits=one, again=three)) == OverLimit(
+        retry_after_seconds=60, key="everybody's"
+    )
+
+
+async def test_replays_without_a_limit_of_their_own_count_for_nothing(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    await state.settle(settlement(now=now, spend="token"))
+    assert isinstance(await state.settle(settlement(now=now, spend="token", limits=one)), Spent)
+    assert await state.settle(settlement(now=now, limits=one)) == Settled()
+
+
+async def test_an_exchange_whose_pin_is_taken_counts(state: State) -> None:
+    now, one = time.time(), (limit(burst=1),)
+    await state.settle(settlement(pins=(pin("42"),)))
+    assert isinstance(await state.settle(settlement(now=now, pins=(pin("43"),), limits=one)), PinTaken)
+    assert isinstance(await state.settle(settlement(now=now, limits=one)), OverLimit)
+
+
+async def test_a_record_is_appended_with_what_it_counts_and_whether_that_is_over(state: State) -> None:
+    now, narrow, wide = time.time(), limit(burst=2, key="narrow"), limit(burst=3, key="wide")
+    assert [await state.append(record(), (narrow, wide), now=now) for _ in range(2)] == [None, None]
+    over = OverLimit(retry_after_seconds=30, key="narrow")
+    assert [await state.append(record(), (narrow, wide), now=now) for _ in range(3)] == [over] * 3
+    assert await state.append(record(), (wide,), now=now) is None  # it was not counted where the other was over
+    assert await state.append(record(), (wide,), now=now) == OverLimit(retry_after_seconds=20, key="wide")
+    assert len(await state.records(100)) == 7
+    assert await state.append(record(), (narrow,), now=now + 30) is None
+
+
+async def test_of_50_records_at_once_at_two_replicas_as_many_are_counted_as_may(opening: Opening) -> None:
+    replicas, now = [opening(), opening()], time.time()
+    appended = await asyncio.gather(*(replicas[n % 2].append(record(), (limit(burst=20),), now=now) for n in range(50)))
+    assert Counter(one is None for one in appended) == {True: 20, False: 30}
+    assert len(await replicas[0].records(100)) == 50
 
 
 async def test_a_spent_token_is_told_before_a_taken_pin(state: State) -> None:
@@ -207,7 +252,9 @@ async def test_a_clock_that_was_wrong_for_a_while_blocks_nobody_for_longer_than_
     now, narrow = time.time(), limit(burst=1, per_seconds=60)
     next_year = settlement(now=now + 365 * 86400, limits=(narrow,))
     assert await state.settle(next_year) == Settled()
-    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(retry_after_seconds=60)
+    assert await state.settle(settlement(now=now, limits=(narrow,))) == OverLimit(
+        retry_after_seconds=60, key=narrow.key
+    )
 
 
 @pytest.mark.parametrize(("burst", "per_seconds"), [(0, 60), (-1, 60), (1, 0)])
@@ -220,6 +267,54 @@ def test_a_limit_that_means_nothing_is_a_mistake(burst: int, per_seconds: int) -
 def test_what_stands_twice_in_a_settlement_is_a_mistake(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         settlement(**changes)
+
+
+# --- Since when it remembers -----------------------------------------------------------------------------------------
+
+
+async def test_a_new_state_takes_tokens_that_were_issued_a_moment_ago(opening: Opening) -> None:
+    now = time.time()
+    assert await opening().settle(settlement(now=now, issued_at=now - LEEWAY_SECONDS + 1)) == Settled()
+    assert await opening().settle(settlement(now=now, issued_at=now - LEEWAY_SECONDS - 1)) == Forgotten()
+
+
+async def test_what_was_issued_before_the_state_began_is_neither_spent_nor_written(opening: Opening) -> None:
+    """It may have been exchanged before, and nobody knows."""
+    state = opening()
+    older = settlement(spend="token", issued_at=time.time() - 100, pins=(pin(),))
+    assert [await state.settle(older) for _ in range(2)] == [Forgotten()] * 2
+    assert await state.records(10) == []
+    assert await state.pins(["acme/widgets-release"]) == {}
+    assert await state.settle(settlement(spend="token")) == Settled()
+
+
+async def test_tokens_that_are_too_old_count(opening: Opening) -> None:
+    state = opening()
+    now, one = time.time(), (limit(burst=1),)
+    assert await state.settle(settlement(now=now, limits=one, issued_at=now - 100)) == Forgotten()
+    assert isinstance(await state.settle(settlement(now=now, limits=one)), OverLimit)
+
+
+async def test_what_is_known_to_be_spent_is_told_so(opening: Opening) -> None:
+    state = opening()
+    await state.settle(settlement(spend="token", receipt="first"))
+    assert await state.settle(settlement(spend="token", issued_at=0.0)) == Spent(receipt="first")
+
+
+async def test_an_upload_token_from_before_is_as_good_as_revoked(opening: Opening) -> None:
+    """Whoever revoked it was told that it is done."""
+    now, state = int(time.time()), opening()
+    assert await is_revoked(state, "token", (), now)  # nothing is remembered yet
+    await state.begin(now)
+    minted = (now - LEEWAY_SECONDS - 1, now - LEEWAY_SECONDS, now)
+    assert [await is_revoked(state, "token", (), moment) for moment in minted] == [True, False, False]
+
+
+async def test_beginning_again_changes_nothing(opening: Opening) -> None:
+    now = time.time()
+    for later in (0, 50, 1000):
+        await opening().begin(now + later)
+    assert not await is_revoked(opening(), "token", (), int(now))
 
 
 # --- Records, revocations, keys --------------------------------------------------------------------------------------
@@ -310,46 +405,164 @@ async def test_many_at_once_at_two_replicas_make_one_chain(opening: Opening) -> 
 
 
 async def test_a_revocation_comes_with_its_record(state: State) -> None:
-    assert not await state.is_revoked("token")
+    assert not await is_revoked(state, "token")
     await state.revoke("token", int(time.time()) + 60, record(body="revoked"))
-    assert await state.is_revoked("token")
-    assert not await state.is_revoked("another")
+    assert await is_revoked(state, "token")
+    assert not await is_revoked(state, "another")
     assert await state.records(10) == ["revoked"]
 
 
 async def test_a_revocation_holds_where_a_replicas_clock_is_behind(state: State) -> None:
     await state.revoke("token", int(time.time()) - 5, record())
-    assert await state.is_revoked("token")
+    assert await is_revoked(state, "token")
 
 
 async def test_revoking_twice_is_no_mistake(state: State) -> None:
     for until in (600, 1):
         await state.revoke("token", int(time.time()) + until, record())
-    assert await state.is_revoked("token")
+    assert await is_revoked(state, "token")
     assert len(await state.records(10)) == 2
 
 
 async def test_a_subject_s_revocation_is_of_what_was_minted_until_then(state: State) -> None:
     await state.revoke_subject("organization acme", 1000, record(body="revoked"))
     subjects = ["everything", "organization acme", "publisher acme/x"]
-    assert [await state.is_revoked("token", subjects, minted) for minted in (999, 1000, 1001)] == [True, True, False]
-    assert not await state.is_revoked("token", ["organization acm", "organization acme/", "everything"], 1)
-    assert not await state.is_revoked("organization acme")
-    assert not await state.is_revoked("organization acme", [], 1)
+    assert [await is_revoked(state, "token", subjects, minted) for minted in (999, 1000, 1001)] == [True, True, False]
+    assert not await is_revoked(state, "token", ["organization acm", "organization acme/", "everything"], 1)
+    assert not await is_revoked(state, "organization acme")
+    assert not await is_revoked(state, "organization acme", [], 1)
     assert await state.records(10) == ["revoked"]
 
 
 async def test_of_a_subject_s_revocations_the_latest_moment_counts(state: State) -> None:
     for before in (1000, 2000, 500):
         await state.revoke_subject("run github 1", before, record())
-    assert [await state.is_revoked("token", ["run github 1"], minted) for minted in (2000, 2001)] == [True, False]
+    assert [await is_revoked(state, "token", ["run github 1"], minted) for minted in (2000, 2001)] == [True, False]
     assert len(await state.records(10)) == 3
 
 
 async def test_one_of_many_subjects_is_enough(state: State) -> None:
     await state.revoke_subject("s7", 1000, record())
-    assert await state.is_revoked("token", [f"s{n}" for n in range(60)], 1000)
-    assert not await state.is_revoked("token", [f"s{n}" for n in range(60) if n != 7], 1000)
+    assert await is_revoked(state, "token", [f"s{n}" for n in range(60)], 1000)
+    assert not await is_revoked(state, "token", [f"s{n}" for n in range(60) if n != 7], 1000)
+
+
+# --- Switches --------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_switched_off_settles_nothing_until_it_is_on_again(state: State) -> None:
+    async def settled() -> Outcome:
+        return await state.settle(
+            settlement(spend="token", switches=("everything", "issuer github", "organization acme"))
+        )
+
+    await state.switch_off(switch("issuer github"), record())
+    await state.switch_off(switch("organization acme"), record())
+    await state.switch_off(switch("organization bolt"), record())
+    off = SwitchedOff(off=frozenset({"issuer github", "organization acme"}))
+    assert [await settled(), await settled()] == [off, off]
+    assert await state.switch_on("issuer github", "operator", record())
+    assert await settled() == SwitchedOff(off=frozenset({"organization acme"}))
+    assert await state.switch_on("organization acme", "operator", record())
+    assert await settled() == Settled()
+
+
+async def test_what_a_switch_refuses_changes_nothing(state: State) -> None:
+    await state.switch_off(switch(), record(body="thrown"))
+    refused = settlement(spend="token", switches=("organization acme",), limits=(limit(burst=1),), pins=(pin(),))
+    assert await state.settle(refused) == SwitchedOff(off=frozenset({"organization acme"}))
+    assert await state.records(10) == ["thrown"]
+    assert await state.pins(["acme/widgets-release"]) == {}
+    assert await state.settle(settlement(spend="token", limits=(limit(burst=1),))) == Settled()
+
+
+async def test_a_switch_comes_before_limits_and_replay_and_after_a_lost_answer(state: State) -> None:
+    once = settlement(spend="token", switches=("organization acme",), limits=(limit(burst=1),))
+    assert await state.settle(once) == Settled()
+    await state.switch_off(switch(), record())
+    assert await state.settle(once) == Settled()
+    again = settlement(spend="token", switches=("organization acme",), limits=(limit(burst=1),))
+    assert await state.settle(again) == SwitchedOff(off=frozenset({"organization acme"}))
+
+
+async def test_what_speaks_against_a_token_is_told_apart(state: State) -> None:
+    nothing: frozenset[str] = frozenset()
+    subjects = ["everything", "organization acme", "publisher acme/x"]
+    assert await state.objections("token", subjects, 1000) == Objections(token=False, revoked=nothing, off=nothing)
+    await state.switch_off(switch("publisher acme/x"), record())
+    await state.switch_off(switch("publisher acme/"), record())
+    off = frozenset({"publisher acme/x"})
+    for minted in (1, 2**40):
+        assert await state.objections("token", subjects, minted) == Objections(token=False, revoked=nothing, off=off)
+    await state.revoke_subject("everything", 1000, record())
+    await state.revoke_subject("organization acme", 1000, record())
+    await state.revoke_subject("publisher acme/x", 999, record())
+    revoked = frozenset({"everything", "organization acme"})
+    assert await state.objections("token", subjects, 1000) == Objections(token=False, revoked=revoked, off=off)
+    await state.revoke("token", 2**40, record())
+    assert await state.objections("token", ["publisher", "organization"], 1000) == Objections(
+        token=True, revoked=nothing, off=nothing
+    )
+
+
+async def test_owners_and_the_operator_have_switches_of_their_own(state: State) -> None:
+    await state.switch_off(switch(by="owner", reason="ours"), record())
+    await state.switch_off(switch(by="operator", reason="theirs"), record())
+    for by in THROWERS:
+        assert (await state.objections("token", ["organization acme"])).off == {"organization acme"}
+        assert await state.switch_on("organization acme", by, record())
+        assert not await state.switch_on("organization acme", by, record())
+    assert (await state.objections("token", ["organization acme"])).off == frozenset()
+    assert await state.settle(settlement(switches=("organization acme",))) == Settled()
+
+
+async def test_switches_are_told(state: State) -> None:
+    thrown = [
+        switch("everything", reason="a b  c"),
+        switch("issuer github", at=3),
+        switch("organization acme", "operator", reason="theirs"),
+        switch("organization acme", "owner", reason="ours"),
+    ]
+    for one in reversed(thrown):
+        await state.switch_off(replace(one, at=7, reason="before"), record())
+        await state.switch_off(one, record())
+    assert await state.switches() == thrown
+    assert await state.switches(["organization acme", "issuer github", "issuer x"]) == thrown[1:]
+    assert await state.switches([]) == []
+    await state.switch_on("organization acme", "operator", record())
+    assert await state.switches() == [*thrown[:2], thrown[3]]
+
+
+async def test_each_switch_leaves_its_record_and_lifting_none_leaves_none(state: State) -> None:
+    await state.switch_off(switch(), record(body="off"))
+    await state.switch_off(switch(), record(body="off again"))
+    assert await state.switch_on("organization acme", "operator", record(body="on"))
+    assert not await state.switch_on("organization acme", "operator", record(body="nothing to lift"))
+    assert not await state.switch_on("organization acme", "owner", record(body="nothing of theirs"))
+    assert await state.records(10) == await state.records(10, "acme") == ["off", "off again", "on"]
+
+
+async def test_once_a_switch_is_thrown_nothing_more_settles_at_any_replica(opening: Opening) -> None:
+    """Settlements race it: those that win are before it in the records, and after it there is none."""
+    replicas = [opening(), opening(), opening()]
+    await asyncio.gather(*(one.ping() for one in replicas))
+
+    async def settle(number: int) -> Outcome | None:
+        switches = ("everything", f"organization o{number}")
+        with contextlib.suppress(StateUnavailable):  # a busy machine: then nothing was settled either
+            return await replicas[number % 2].settle(settlement(switches=switches))
+        return None
+
+    async def throw() -> None:
+        await asyncio.sleep(0.005)
+        await replicas[2].switch_off(switch("everything"), record(body="thrown"))
+
+    _, *racing = await asyncio.gather(throw(), *(settle(number) for number in range(60)))
+    off = SwitchedOff(off=frozenset({"everything"}))
+    assert {*racing} <= {Settled(), off, None}
+    assert [await settle(number) for number in range(2)] == [off, off]
+    records = await replicas[0].records(1000)
+    assert records[-1] == "thrown"
 
 
 async def test_of_an_issuers_keys_the_newer_stay(state: State) -> None:
@@ -480,10 +693,15 @@ async def test_any_text_is_kept_as_it_is(state: State, text: str) -> None:
     assert await state.settle(settlement(spend=text)) == Spent(receipt=text)
     assert await state.pins([text]) == {text: {text: text}}
     await state.revoke(text, int(time.time()) + 60, record(organization=text, body=text))
-    assert await state.is_revoked(text)
+    assert await is_revoked(state, text)
     await state.revoke_subject(text, 5, record(organization=text, body=text))
-    assert await state.is_revoked("", [text, "other"], 5)
-    assert await state.records(10, text) == [text, text, text]
+    await state.switch_off(switch(text, reason=text), record(organization=text, body=text))
+    assert (await state.objections("", [text, "other"])).off == {text}
+    assert await state.settle(settlement(switches=(text,))) == SwitchedOff(off=frozenset({text}))
+    assert await state.switches() == await state.switches([text]) == [switch(text, reason=text)]
+    assert await state.switch_on(text, "operator", record())
+    assert await is_revoked(state, "", [text, "other"], 5)
+    assert await state.records(10, text) == [text] * 4
     await state.store_keys(text, StoredKeys(fetched_at=1.5, document=text))
     assert await state.stored_keys(text) == StoredKeys(fetched_at=1.5, document=text)
     named = claim(f"file {text}", sha256=text, attempt=f"attempt {text}")
@@ -519,7 +737,7 @@ async def test_what_was_asked_before_closing_is_done_and_nothing_after(state: St
     await state.close()
     await asyncio.sleep(0)
     assert [task.result() for task in asked] == [Settled()] * 100
-    for late in (state.ping(), state.settle(settlement()), state.is_revoked("token"), state.records(1)):
+    for late in (state.ping(), state.settle(settlement()), is_revoked(state, "token"), state.records(1)):
         with pytest.raises(StateUnavailable):
             await late
 
@@ -560,6 +778,15 @@ async def test_an_api_token_is_kept_by_its_id_until_it_is_removed(state: State) 
     assert await state.api_token(other.id) == other
 
 
+async def test_an_api_token_that_is_over_is_kept_for_a_while_so_that_it_is_known_for_what_it_was(state: State) -> None:
+    now = time.time()
+    token = ApiToken.make("exports", "owner", organization="acme", now=now - 2, seconds=1)[1]
+    await state.store_api_token(token)
+    await asyncio.sleep(0.01)
+    assert await state.api_token(token.id) == token
+    assert token.is_over(now)
+
+
 async def test_an_unknown_api_token_is_none(state: State) -> None:
     assert [await state.api_token(text) for text in HOSTILE] == [None] * len(HOSTILE)
     assert await state.remove_api_token("0123456789abcdef") is False
@@ -598,3 +825,79 @@ async def test_of_many_uses_at_once_no_more_than_so_many_count(state: State) -> 
     counted = await asyncio.gather(*asked)
     assert sum(counted[:20]) == 7
     assert counted[20:40] == counted[40:] == counted[:20]
+
+
+# --- Alerts ----------------------------------------------------------------------------------------------------------
+
+
+def step(since: AlertProgress, *alerts: AlertToSend, position: str = "1", **memory: Memorized) -> AlertStep:
+    """What looking at some records changed."""
+    return AlertStep(now=time.time(), since=since, position=position, memory=memory, queue=alerts)
+
+
+def alert(number: int = 1, *, receiver: str = "acme", at: float = 5.5) -> AlertToSend:
+    """An alert for acme's receiver."""
+    return AlertToSend(receiver=receiver, id=f"alert_{number}", at=at, body=f'{{"number":{number}}}')
+
+
+async def test_a_step_of_alerts_is_done_as_a_whole_and_once(opening: Opening) -> None:
+    state, replica = opening(), opening()
+    begun = await state.alert_progress()
+    assert begun == await replica.alert_progress() == AlertProgress()
+    kept = Memorized(text="seen", until=int(time.time()) + 600)
+    first, second = time.time(), time.time() + 1
+    assert await state.advance_alerts(step(begun, alert(1, at=first), alert(2, at=second), position="7", key=kept))
+    assert not await replica.advance_alerts(step(begun, alert(3), position="9", other=kept))
+    moved = await replica.alert_progress()
+    assert (moved.step, moved.position) == (1, "7")
+    assert await replica.alert_memory(["key", "other"]) == {"key": "seen"}
+    assert await state.alert_memory([]) == {}
+    assert [one.alert for one in await replica.waiting_alerts("acme", 10)] == [alert(1, at=first), alert(2, at=second)]
+    assert await state.waiting(["acme", "nobody"]) == {"acme": Waiting(alerts=2, oldest_at=first), "nobody": Waiting()}
+    assert await state.waiting([]) == {}
+
+
+async def test_of_steps_at_once_at_two_replicas_one_is_done(opening: Opening) -> None:
+    replicas, begun = [opening(), opening()], AlertProgress()
+    done = await asyncio.gather(*(replicas[n % 2].advance_alerts(step(begun, alert(n))) for n in range(20)))
+    assert sum(done) == 1
+    (queued,) = await replicas[0].waiting_alerts("acme", 100)
+    assert queued.alert == alert(done.index(True))
+
+
+async def test_alerts_wait_in_order_for_each_receiver_until_they_are_removed(state: State) -> None:
+    now = time.time()
+    progress = AlertProgress()
+    for number in range(5):
+        both = (alert(number, at=now), alert(number + 10, at=now, receiver="other"))
+        assert await state.advance_alerts(step(progress, *both, position=str(number)))
+        progress = await state.alert_progress()
+    first, second = await state.waiting_alerts("acme", 2)
+    assert (first.alert.id, second.alert.id) == ("alert_0", "alert_1")
+    await state.remove_alert("acme", first.place)
+    await state.remove_alert("acme", first.place)
+    assert [one.alert.id for one in await state.waiting_alerts("acme", 9)] == [f"alert_{n}" for n in (1, 2, 3, 4)]
+    assert (await state.waiting(["other"]))["other"].alerts == 5
+
+
+async def test_a_memory_of_alerts_is_replaced_and_one_whose_time_is_over_is_none(state: State) -> None:
+    until = int(time.time()) + 600
+    assert await state.advance_alerts(step(AlertProgress(), key=Memorized(text="a", until=until)))
+    gone = Memorized(text="c", until=1)
+    again = step(await state.alert_progress(), key=Memorized(text="b", until=until), gone=gone)
+    assert await state.advance_alerts(again)
+    assert (await state.alert_memory(["key"])) == {"key": "b"}
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+async def test_alerts_hold_any_text(state: State, text: str) -> None:
+    hostile = AlertToSend(receiver=text, id=text, at=time.time(), body=text)
+    kept = {text: Memorized(text=text, until=int(time.time()) + 60)}
+    changes = AlertStep(now=time.time(), since=AlertProgress(), position=text, memory=kept, queue=(hostile,))
+    assert await state.advance_alerts(changes)
+    assert (await state.alert_progress()).position == text
+    assert await state.alert_memory([text]) == {text: text}
+    (waiting,) = await state.waiting_alerts(text, 1)
+    assert waiting.alert == hostile
+    await state.remove_alert(text, waiting.place)
+    assert await state.waiting([text]) == {text: Waiting()}

@@ -10,12 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import logs
+from broker.addresses import TrustedProxies
 from broker.leaving import Leaving
 from broker.metrics.counting import Counts
 from broker.refusals import RequestTooLarge
+from broker.sources import Sources
+from broker.state.opening import open_state
 from broker.web import uploads
 from broker.web.answers import WHOLE, Attempts, read_body
 from tests.harness import Setup
@@ -23,12 +26,31 @@ from tests.harness import Setup
 pytestmark = pytest.mark.anyio
 
 
+def attempts(app: ASGIApp, leaving: Leaving | None = None) -> Attempts:
+    """The middleware around something that asks state for nothing."""
+    sources = Sources(
+        state=open_state("sqlite:///nowhere.db", retention_days=1),
+        per_minute=0,
+        in_all_per_minute=0,
+        clock=lambda: 1.0,
+        publish_record=lambda _, __: None,
+    )
+    return Attempts(
+        app,
+        clock=lambda: 1.0,
+        counts=Counts(tuple),
+        sources=sources,
+        leaving=leaving or Leaving(0),
+        proxies=TrustedProxies(),
+    )
+
+
 async def test_a_bug_is_a_500_without_detail_and_an_error_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("a secret of ours")
 
     logs.configure("info")
-    transport = httpx.ASGITransport(Attempts(broken, clock=lambda: 1.0, counts=Counts(tuple), leaving=Leaving(0)))
+    transport = httpx.ASGITransport(attempts(broken))
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         answer = await client.get("/")
     assert (answer.status_code, answer.json()["message"]) == (500, "internal error")
@@ -52,9 +74,9 @@ async def test_what_is_cut_off_after_the_answer_began_adds_nothing_to_it() -> No
         return {"type": "http.request"}
 
     leaving = Leaving(0)
-    served = Attempts(answers, clock=lambda: 1.0, counts=Counts(tuple), leaving=leaving)
+    served = attempts(answers, leaving)
     with pytest.raises(asyncio.CancelledError):
-        await served({"type": "http", "path": "/"}, receive, send)
+        await served({"type": "http", "path": "/", "headers": []}, receive, send)
     assert (sent, leaving.under_way) == (["http.response.start"], 0)
 
 
@@ -73,9 +95,7 @@ async def test_a_bug_after_the_answer_began_adds_nothing_to_it() -> None:
     async def receive() -> dict[str, object]:
         return {"type": "http.request"}
 
-    await Attempts(broken, clock=lambda: 1.0, counts=Counts(tuple), leaving=Leaving(0))(
-        {"type": "http", "path": "/"}, receive, send
-    )
+    await attempts(broken)({"type": "http", "path": "/", "headers": []}, receive, send)
     assert sent == ["http.response.start"]
 
 

@@ -322,7 +322,7 @@ async def test_where_it_cannot_be_told_now_there_is_no_answer(
     async def unknown(*_: object) -> bool:
         raise cause
 
-    monkeypatch.setattr(SQLiteState, "is_revoked", unknown)
+    monkeypatch.setattr(SQLiteState, "objections", unknown)
     answer = await broker.client.post(
         "/oauth2/introspect", data={"token": token}, headers={"Authorization": f"Bearer {secret}"}
     )
