@@ -28,7 +28,7 @@ from broker.playground.ci import FakeCI
 from broker.playground.ci_server import serving_ci
 from broker.playground.processes import free_port
 from broker.state.opening import open_state
-from tests.gateway.uploads import CONTENT_TYPE, WHEEL, metadata, pack_wheel, upload, wheel_entries
+from tests.gateway.uploads import CONTENT_TYPE, WHEEL, upload
 from tests.harness import state_url
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
 from tests.servers import Served, broker
@@ -37,6 +37,8 @@ from tests.web.test_upload_refusals import basic
 PATIENCE_SECONDS = 60.0
 
 CUT_OFF = "broker-ending"
+
+BODY = upload()
 
 
 @pytest.fixture(name="ci", scope="module")
@@ -77,14 +79,11 @@ def ready(served: Served) -> httpx.Response | None:
     return None
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
-    tmp_path: Path, ci: FakeCI, registry: PypiServer, workers: str
+    tmp_path: Path, ci: FakeCI, registry: PypiServer
 ) -> None:
-    version = f"1.{workers}"
-    name, body = WHEEL.replace("1.0", version), upload_of(version)
+    """Of one process; `tests.trials.rotation --workers 2` has several."""
     settings = {
-        "workers": workers,
         "drain_seconds": "1.5",
         "shutdown_seconds": "3",
         "registry_url": registry.url,
@@ -97,7 +96,7 @@ def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
             return httpx.post(f"{served.url}/_/oidc/mint-token", json={"token": ci.token()}, trust_env=False)
 
         token = mint().json()["token"]
-        with begin(served, token, body) as whole, begin(served, token, body) as hanging:
+        with begin(served, token, BODY) as whole, begin(served, token, BODY) as hanging:
             time.sleep(0.3)
             os.kill(served.pid, signal.SIGTERM)
             wait_until(lambda: (told := ready(served)) is not None and told.status_code == 503)
@@ -106,13 +105,13 @@ def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
             assert answer.headers["connection"] == "close"
             wait_until(lambda: ready(served) is None)
             assert served.process.poll() is None
-            whole.sendall(body[200:])
+            whole.sendall(BODY[200:])
             assert whole.recv(12) == b"HTTP/1.1 200"
             assert served.process.wait(PATIENCE_SECONDS) == 0
             answered = b"".join(iter(lambda: hanging.recv(65536), b""))
             assert answered.startswith(b"HTTP/1.1 503")
             assert CUT_OFF.encode() in answered
-        assert name in registry.stored()
+        assert WHEEL in registry.stored()
         uploads = [record for record in asyncio.run(records(tmp_path)) if record["kind"] == "upload"]
         assert {record.get("code", record["decision"]) for record in uploads} == {"allowed", CUT_OFF}
 
@@ -123,14 +122,6 @@ async def records(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(body) for body in await state.records(100)]
     finally:
         await state.close()
-
-
-def upload_of(version: str) -> bytes:
-    """A wheel of that version, in its form."""
-    folder = f"acme_widgets-{version}.dist-info"
-    entries = {path.replace("acme_widgets-1.0.dist-info", folder): text for path, text in wheel_entries().items()}
-    wheel = pack_wheel({**entries, f"{folder}/METADATA": metadata(version=version)})
-    return upload(wheel, WHEEL.replace("1.0", version), version=version)
 
 
 @pytest.mark.anyio
