@@ -24,6 +24,10 @@ from starlette.routing import BaseRoute, Host, Router
 
 from broker import __version__, logs, registries, settings
 from broker.addresses import TrustedProxies
+from broker.alerts import receivers
+from broker.alerts.standing import Watch
+from broker.alerts.webhooks import Webhooks
+from broker.alerts.worker import Alerting
 from broker.audit import Attempt, Record
 from broker.devpi import DevpiTokens, ParentToken, index_of
 from broker.exchange import Exchange, Rates
@@ -36,14 +40,16 @@ from broker.gateway.places import Places
 from broker.gateway.reads import Reads
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
+from broker.leaving import Leaving
 from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
-from broker.minting import Minter, SigningKey, SigningKeys
+from broker.minting import Minter
 from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
+from broker.signing_files import KeysInForce, Source, record_once
 from broker.sources import Sources
 from broker.state import State
 from broker.state.opening import open_state
@@ -69,6 +75,7 @@ def create_app(
     issuers: httpx.AsyncBaseTransport | None = None,
     own_process: bool = True,
     sheets: Path | None = None,
+    leaving: Leaving | None = None,
 ) -> Starlette:
     """The broker as an ASGI application, to be served alone or mounted in another.
 
@@ -78,9 +85,11 @@ def create_app(
         given: The settings; read from the environment when None.
         clock: Epoch seconds.
         issuers: How issuers are reached; the network when None.
-        own_process: Set up logging for the whole process, and read policies again at SIGHUP. When False, neither is
-            touched: events, and a copy of each audit record, go to structlog as the application has it.
+        own_process: Set up logging for the whole process, and read policies and signing keys again at SIGHUP. When
+            False, neither is touched: events, and a copy of each audit record, go to structlog as the application has
+            it.
         sheets: The folder in which several worker processes share their metrics; None where there is one process.
+        leaving: What is to happen at SIGTERM; None leaves that to whoever serves the application.
 
     Raises:
         SettingsError, PolicyErrors: something it is to work with is wrong; nothing was started.
@@ -94,8 +103,9 @@ def create_app(
         stale_after_seconds=chosen.policies_stale_after_hours * 3600,
         clock=clock,
     )
-    signing = read_signing_keys(chosen.signing_keys)
-    parts = _Parts(chosen, policies, signing, clock, issuers, own_process=own_process, sheets=sheets)
+    parts = _Parts(
+        chosen, policies, clock, issuers, own_process=own_process, sheets=sheets, leaving=leaving or Leaving(0)
+    )
     app = Starlette(
         routes=parts.routes,
         lifespan=parts.lifespan,
@@ -106,6 +116,7 @@ def create_app(
                 clock=clock,
                 counts=parts.counts,
                 sources=parts.sources,
+                leaving=parts.leaving,
                 proxies=TrustedProxies.parse(chosen.trusted_proxies),
                 asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
             ),
@@ -124,22 +135,23 @@ class _Parts:
         self,
         chosen: Settings,
         policies: PoliciesInForce,
-        signing: SigningKeys,
         clock: Callable[[], float],
         issuers: httpx.AsyncBaseTransport | None,
         *,
         own_process: bool,
         sheets: Path | None,
+        leaving: Leaving,
     ) -> None:
-        self.chosen, self.own_process = chosen, own_process
+        self.chosen, self.own_process, self.leaving = chosen, own_process, leaving
         self.policies = policies
+        self.signing = KeysInForce(Source.of(chosen), clock=clock, record=self._record_key)
         self.state = _open_state(chosen)
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
         most = max(100, chosen.uploads_at_once)
         self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0), most=most)
         self.readers_clients: list[httpx.AsyncClient] = []
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
-        self.signing, self.clock = signing, clock
+        self.clock = clock
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
@@ -155,13 +167,17 @@ class _Parts:
             per_organization=chosen.exchanges_per_minute_per_organization,
             per_issuer=chosen.exchanges_per_minute_per_issuer,
         )
+        self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         standing = Standing(
             policies=policies,
+            signing=self.signing,
             keys=self.keys,
             places=self.places,
             sources=self.sources,
             clock=clock,
             version=__version__,
+            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
         )
         pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
@@ -169,7 +185,7 @@ class _Parts:
         self.indexes = [self._index(one) for one in told]
         callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
-            *operations.routes(self.indexes[0].exchange, policies, pulse),
+            *operations.routes(self.indexes[0].exchange, policies, pulse, self.signing, leaving),
             *api.routes(callers),
             *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
@@ -178,7 +194,10 @@ class _Parts:
 
     def _index(self, one: RegistrySettings) -> Index:
         minter = Minter(
-            keys=self.signing, issuer=one.public_url, audience=one.upload_url, prefix=self.chosen.token_prefix
+            keys=lambda: self.signing.current,
+            issuer=one.public_url,
+            audience=one.upload_url,
+            prefix=self.chosen.token_prefix,
         )
         exchange = Exchange(
             index="" if self.chosen.registries is None else one.name,
@@ -223,6 +242,26 @@ class _Parts:
         if self.traces is not None:
             self.traces.attempt(attempt, record.organization)
 
+    def _alerting(self, file: Path) -> Alerting:
+        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers_transport = transport = webhook_transport()
+        return Alerting(
+            told,
+            state=self.state,
+            webhooks=Webhooks(transport=transport, clock=self.clock, user_agent=USER_AGENT),
+            watch=Watch(policies=self.policies, keys=self.keys, clock=self.clock),
+            counts=self.counts,
+            clock=self.clock,
+        )
+
+    async def _record_key(self, attempt: Attempt) -> None:
+        if await record_once(self.state, attempt):
+            self._publish_record(attempt, attempt.record())
+
+    def _read_again(self) -> None:
+        self.policies.read_again()
+        self.signing.read_again()
+
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
         return None if self.chosen.metrics == "open" else self.chosen.metrics_token.get_secret_value()
@@ -256,7 +295,7 @@ class _Parts:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Keeps policies current and issuers' keys fresh while the application lives; then closes what it opened."""
+        """Keeps policies and all keys current while the application lives; then closes what it opened."""
         if any(index.url.startswith("http:") for index in self.indexes):
             logs.logger().warning(
                 "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
@@ -264,16 +303,22 @@ class _Parts:
         if self.chosen.allow_loopback_issuers:
             logs.logger().warning("loopback issuers are allowed: never so in production")
         self.policies.tell("loaded")
+        self.signing.tell("loaded")
         work = [
             asyncio.create_task(self.policies.keep_current()),
+            asyncio.create_task(self.signing.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
             asyncio.create_task(self.sources.keep_told()),
         ]
+        if self.alerting is not None:
+            work.append(asyncio.create_task(self.alerting.keep_going()))
         try:
-            with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
+            on_hangup = _on_hangup(self._read_again) if self.own_process else contextlib.nullcontext()
+            with on_hangup, self.leaving.at_sigterm():
                 yield
         finally:
+            await self.leaving.last_requests()
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
@@ -282,6 +327,8 @@ class _Parts:
             await self.keys.close()
             await self.issuers_client.aclose()
             await self.registry_client.aclose()
+            if self.receivers_transport is not None:
+                await self.receivers_transport.aclose()
             for client in self.readers_clients:
                 await client.aclose()
             await self.state.close()
@@ -354,6 +401,15 @@ def _client(
     )
 
 
+def webhook_transport() -> httpx.AsyncHTTPTransport:
+    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs.
+
+    A slow receiver keeps its connection to itself: there are as many as receivers.
+    """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
+
+
 def _open_state(chosen: Settings) -> State:
     try:
         return open_state(chosen.state_address(), retention_days=chosen.audit_days)
@@ -400,36 +456,3 @@ def _registry_paths(one: RegistrySettings) -> RegistryPaths | None:
             f"BROKER_FORWARD_AUTH={one.forward_auth}: of the registry {one.name!r}, {error}. "
             "Correct its index URL, or switch forward-auth off."
         ) from error
-
-
-def signing_key_files(path: Path) -> list[Path]:
-    """A PEM file, or the `*.pem` of a folder in the order of their names: the last one signs.
-
-    Raises:
-        SettingsError: the folder has none.
-    """
-    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
-    if not files:
-        raise SettingsError(f"BROKER_SIGNING_KEYS: {path} has no *.pem file. Make one with: broker keys new {path}")
-    return files
-
-
-def read_signing_keys(path: Path) -> SigningKeys:
-    """The keys of `signing_key_files`.
-
-    Raises:
-        SettingsError: a file cannot be read, holds no Ed25519 key, or there is none.
-    """
-    keys = []
-    for file in signing_key_files(path):
-        try:
-            keys.append(SigningKey.parse(file.read_bytes()))
-        except OSError as error:
-            raise SettingsError(
-                f"BROKER_SIGNING_KEYS: {file} cannot be read ({error.strerror}). Make one with: broker keys new {file}"
-            ) from error
-        except ValueError as error:
-            raise SettingsError(
-                f"BROKER_SIGNING_KEYS: {file}: {error}. Make one with: broker keys new FILE.pem"
-            ) from error
-    return SigningKeys(keys=tuple(keys))

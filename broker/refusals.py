@@ -364,6 +364,13 @@ class StateUnavailable(Refusal):
     remedy = "Try again shortly. The operator finds the cause in `/readyz` and in the log."
 
 
+class BrokerEnding(Refusal):
+    """The broker was ended, and the request was not through when the time for that was up."""
+
+    code, status = "broker-ending", 503
+    remedy = "Send it again: another replica answers, or this one when it is back."
+
+
 class PoliciesStale(Refusal):
     """The policy files have been broken for so long that the last good ones decide no more."""
 

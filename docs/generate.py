@@ -18,6 +18,9 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from broker import refusals
+from broker.alerts.kinds import KINDS as ALERTS
+from broker.alerts.receivers import ReceiverShape
+from broker.alerts.rules import BURST_REFUSALS, BURST_REFUSALS_OF_THE_INDEX, BURST_SECONDS, OF_CODES
 from broker.metrics.catalogue import BOUNDS_SECONDS, LABELS, METRICS, PROBE_METRICS, Metric
 from broker.policy.schemas import SCHEMAS, Schema
 from broker.policy.warnings import WEAKNESSES
@@ -236,12 +239,78 @@ def _label_value(value: str) -> str:
     return value if " " in value or "'" in value else f"`{value}`"
 
 
+WHOSE = {"organization": "the organization", "operator": "the operator", "both": "both"}
+
+
+def alerts_page() -> str:
+    """One row a kind of alert, and one a field of a receiver in the file."""
+    lines = [
+        "# Alerts",
+        "",
+        "Generated from `broker/alerts/` by `make docs`. What receivers are told ([how to](../how-to/alerts.md)), by",
+        "the alert's `type`. Repeats with the same subject within the quiet time are counted, and the next alert tells",
+        "how many in `held_back`.",
+        "",
+        "| type | to | what it says | repeats are of | quiet |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in ALERTS:
+        quiet = f"{kind.quiet_seconds // 3600} h" if kind.quiet_seconds else ""
+        lines.append(f"| `{kind.code}` | {WHOSE[kind.to]} | {kind.message} | {kind.subject} | {quiet} |")
+    lines += [
+        "",
+        "What is the organization's goes to the receivers that name it in `organizations`; what is the operator's, to",
+        "those with `index: true`. These [refusals](refusals.md) are alerts by themselves, where an organization is",
+        "known (`registry-credential` always):",
+        "",
+        "| type | codes |",
+        "|---|---|",
+    ]
+    for kind in ALERTS:
+        if codes := [f"`{code}`" for code, of in OF_CODES.items() if of == kind.code]:
+            lines.append(f"| `{kind.code}` | {', '.join(codes)} |")
+    lines += [
+        "",
+        f"A burst is {BURST_REFUSALS} refusals, whatever their codes, of one organization or of one publisher within",
+        f"{BURST_SECONDS // 60} minutes; or {BURST_REFUSALS_OF_THE_INDEX} of attempts at which no organization was",
+        "found.",
+        "",
+        "## What counts as new",
+        "",
+        "The first token that a publisher earns is one `first-use`, whatever is new with it. Later, each of these is",
+        "compared with all that the publisher was used with in the last 400 days:",
+        "",
+        "- `new-actor`: the issuer's name and the actor's immutable id.",
+        "- `new-ref`: the ref up to its first digit. `refs/tags/v1.2.3` is `refs/tags/v*`, `refs/heads/main` is",
+        "  itself, and any bare commit is `commit`: tags and commits differ at each release.",
+        "- `new-workflow`: the workflow's file (GitLab: `ci_config`), and a reusable workflow with its ref, shortened",
+        "  likewise; where that is pinned by commit, the commit. The commit of a workflow in the source's own",
+        "  repository is the release's own, and is not compared.",
+        "- `new-runner`: the kind of runner, such as `self-hosted`, where the provider tells it.",
+        "",
+        "Records from before alerts were first configured teach what is known, and alert nobody.",
+        "",
+        "## A receiver in the file",
+        "",
+        "Below `receivers:` and its name. Files are found from this file's folder. A duration is written `90s`, `15m`",
+        "or `1h`.",
+        "",
+        "| field | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in ReceiverShape.model_fields.items():
+        default = "`30m`" if name == "longest_pause" else _default(field)
+        lines.append(f"| `{name}` | {default} | {_meaning(field)} |")
+    return "\n".join([*lines, ""])
+
+
 def schema_file(make: Callable[[], Schema]) -> str:
     """What `broker schema` prints."""
     return json.dumps(make(), indent=2) + "\n"
 
 
 PAGES: dict[str, Callable[[], str]] = {
+    "alerts.md": alerts_page,
     "metrics.md": metrics_page,
     "providers.md": providers_page,
     "refusals.md": refusals_page,

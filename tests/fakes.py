@@ -312,7 +312,13 @@ def considered(rules: Policies, who: Identity, pins: Pins | None = None) -> tupl
 
 
 def granted(
-    rules: Policies, who: Identity, pins: Pins | None = None, *, now: float = NOW, scope: Scope = "upload"
+    rules: Policies,
+    who: Identity,
+    pins: Pins | None = None,
+    *,
+    now: float = NOW,
+    scope: Scope = "upload",
+    off: frozenset[str] = frozenset(),
 ) -> Grant:
     """What an identity earns, or the refusal."""
-    return grant(rules, who, considered(rules, who, pins), now, scope)
+    return grant(rules, who, considered(rules, who, pins), now, scope, off=off)

@@ -8,7 +8,21 @@ import sys
 from collections.abc import Sequence
 
 from broker import __version__
-from broker.cli import audit, check, explain, keys, plan, playground, probe, revoke, schema, serve, switch, tokens
+from broker.cli import (
+    alerts,
+    audit,
+    check,
+    explain,
+    keys,
+    plan,
+    playground,
+    probe,
+    revoke,
+    schema,
+    serve,
+    switch,
+    tokens,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,7 +34,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"broker {__version__}")
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    for verb in (serve, check, plan, explain, schema, keys, tokens, revoke, switch, audit, probe, playground):
+    for verb in (
+        serve,
+        check,
+        plan,
+        explain,
+        schema,
+        keys,
+        tokens,
+        revoke,
+        switch,
+        audit,
+        alerts,
+        probe,
+        playground,
+    ):
         verb.register(verbs)
     parsed = parser.parse_args(arguments)
     try:

@@ -38,7 +38,9 @@ UNKNOWN_ISSUER: Final = "unknown"
 
 Outcome = Literal["stored", "confirmed", "already-stored", "rejected"]
 Check = Literal["must-pass", "must-fail"]
+Delivery = Literal["delivered", "failed", "dropped"]
 
+RECEIVERS: Final = "the names of receivers in the file of `BROKER_ALERTS`"
 ISSUERS: Final = "the names of issuers in `index.yaml`"
 
 LABELS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -50,6 +52,8 @@ LABELS: Final[Mapping[str, tuple[str, ...]]] = {
     "outcome": get_args(Outcome),
     "check": get_args(Check),
     "what": SWITCHES,
+    "delivery": get_args(Delivery),
+    "receiver": (RECEIVERS,),
     "version": ("the broker's",),
 }
 """Label -> all that it can be."""
@@ -164,11 +168,38 @@ METRICS: Final = (
         of_workers="largest",
         meaning="1 where that has gone on for too long, and everything is denied.",
     ),
+    Metric(
+        name="broker_signing_keys_failing_seconds",
+        type="gauge",
+        of_workers="largest",
+        meaning="How long the broker's own signing keys could not be read again, and the last good ones sign and "
+        "verify; 0 while all is well.",
+    ),
     Metric(name="broker_upload_places", type="gauge", meaning="How many uploads may be under way at once."),
     Metric(name="broker_upload_places_held", type="gauge", meaning="How many are."),
     Metric(name="broker_upload_places_waiting", type="gauge", meaning="How many wait for a place."),
     Metric(name="broker_spool_bytes", type="gauge", meaning="How much space uploads under way may take."),
     Metric(name="broker_spool_bytes_held", type="gauge", meaning="How much those under way have declared."),
+    Metric(
+        name="broker_alert_deliveries_total",
+        type="counter",
+        labels=("receiver", "delivery"),
+        meaning="Attempts to deliver an alert: `delivered`; `failed`, and tried again; `dropped`, for too many wait.",
+    ),
+    Metric(
+        name="broker_alerts_waiting",
+        type="gauge",
+        labels=("receiver",),
+        of_workers="largest",
+        meaning="How many wait to be delivered. The one process that delivers alerts has this series.",
+    ),
+    Metric(
+        name="broker_alerts_oldest_seconds",
+        type="gauge",
+        labels=("receiver",),
+        of_workers="largest",
+        meaning="How long the oldest of them has waited; 0 where none does.",
+    ),
     Metric(name="broker_workers", type="gauge", meaning="Worker processes that are alive."),
     Metric(
         name="broker_info", type="gauge", labels=("version",), of_workers="largest", meaning="1, for the label's sake."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Mapping
 from typing import Final
 
 from broker.audit import Attempt
-from broker.metrics.catalogue import BOUNDS_SECONDS, NO_CODE, UNKNOWN_ISSUER, Outcome
+from broker.metrics.catalogue import BOUNDS_SECONDS, NO_CODE, UNKNOWN_ISSUER, Delivery, Outcome
 from broker.refusals import Refusal, UnknownIssuer
 
 Key = tuple[str, ...]
@@ -72,6 +72,10 @@ class Counts:
     def internal_error(self) -> None:
         """Counts a bug of ours."""
         self._counters["broker_internal_errors_total",] += 1
+
+    def alert(self, receiver: str, result: Delivery) -> None:
+        """Counts what came of delivering an alert."""
+        self._counters["broker_alert_deliveries_total", receiver, result] += 1
 
     def counters(self) -> Mapping[Key, float]:
         """What each counter is at."""

@@ -233,6 +233,70 @@ class StoredKeys:
     """The JWKS, JSON."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertProgress:
+    """How far the audit records were looked at for alerts."""
+
+    step: int = 0
+    """Counts what moved it; 0 where nothing did yet."""
+    position: str = ""
+    """Of the last record that was looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memorized:
+    """What the rules of alerts remember under a key."""
+
+    text: str
+    until: int
+    """Epoch seconds; kept until then, at least."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertToSend:
+    """One alert on its way to one receiver."""
+
+    receiver: str
+    id: str
+    at: float
+    """Epoch seconds, when it was queued."""
+    body: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertStep:
+    """What looking at some records changes, to be done as a whole or not at all."""
+
+    now: float
+    since: AlertProgress
+    """What was read before: whoever moved it meanwhile did this work already."""
+    position: str
+    """Of the last record that was looked at."""
+    memory: Mapping[str, Memorized]
+    queue: tuple[AlertToSend, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingAlert:
+    """The place of an alert in its receiver's queue, and the alert."""
+
+    place: str
+    alert: AlertToSend
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """What waits for one receiver."""
+
+    alerts: int = 0
+    oldest_at: float | None = None
+    """Epoch seconds; None where nothing waits."""
+
+
+ALERTS_KEPT_SECONDS: Final = 30 * 86_400
+"""How long an alert waits for a receiver that takes none."""
+
+
 class State(Protocol):
     """What the broker remembers.
 
@@ -360,6 +424,28 @@ class State(Protocol):
 
     async def stored_keys(self, issuer: str) -> StoredKeys | None:
         """The keys last stored for an issuer."""
+
+    async def alert_progress(self) -> AlertProgress:
+        """How far the records were looked at."""
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """What is remembered under these keys, without those under which nothing is."""
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """Atomically: remembers, queues, and moves the progress on; False, with nothing done, where it was moved since.
+
+        So of two processes that look at the same records, one alerts. What waits for longer than `ALERTS_KEPT_SECONDS`
+        is dropped in time.
+        """
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """What waits for a receiver, in the order of queueing."""
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """Forgets an alert that was delivered. Does nothing where it is gone already."""
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """How much waits for each of these receivers."""
 
     async def ping(self) -> None:
         """Raises StateUnavailable unless a write succeeds now."""

@@ -33,10 +33,14 @@ from broker.chain import Head, Kept
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
+    ALERTS_KEPT_SECONDS,
     API_TOKEN_MARGIN_SECONDS,
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
     THROWERS,
+    AlertProgress,
+    AlertStep,
+    AlertToSend,
     Busy,
     Claim,
     Claimed,
@@ -52,6 +56,8 @@ from broker.state import (
     Switch,
     SwitchedOff,
     Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
 )
 from broker.state import redis_scripts as scripts
@@ -307,6 +313,72 @@ class RedisState:
         fetched_at, document = await self._command("HMGET", self._key("keys", issuer), "fetched_at", "document")
         return None if document is None else StoredKeys(fetched_at=float(fetched_at), document=to_text(document))
 
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        step, position = await self._command("HMGET", self._key("alert-progress"), "step", "position")
+        return AlertProgress() if step is None else AlertProgress(step=int(step), position=to_text(position))
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        if not keys:
+            return {}
+        found = await self._command("MGET", *map(self._memory, keys))
+        return {key: to_text(text) for key, text in zip(keys, found, strict=True) if text is not None}
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+        memory = {key: one for key, one in step.memory.items() if one.until > step.now}
+        keys = [
+            self._key("alert-progress"),
+            *map(self._memory, memory),
+            *(self._key("alert-queue", one.receiver) for one in step.queue),
+        ]
+        arguments: list[Argument] = [
+            step.since.step,
+            to_bytes(step.since.position),
+            to_bytes(step.position),
+            len(memory),
+            ALERTS_KEPT_SECONDS * 1000,
+        ]
+        for one in memory.values():
+            arguments += (to_bytes(one.text), math.ceil((one.until - step.now) * 1000))
+        for alert in step.queue:
+            arguments += (to_bytes(alert.id), repr(alert.at), to_bytes(alert.body))
+        return bool(await self._run(scripts.ADVANCE_ALERTS, keys, arguments, repeatable=False))
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        found = await self._command("XRANGE", self._key("alert-queue", receiver), "-", "+", "COUNT", most)
+        return [
+            WaitingAlert(
+                place=to_text(place),
+                alert=AlertToSend(
+                    receiver=receiver,
+                    id=to_text(fields[b"id"]),
+                    at=float(fields[b"at"]),
+                    body=to_text(fields[b"body"]),
+                ),
+            )
+            for place, fields in found
+        ]
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._command("XDEL", self._key("alert-queue", receiver), place)
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        if not receivers:
+            return {}
+        found = await self._run(scripts.WAITING, [self._key("alert-queue", receiver) for receiver in receivers], [])
+        return {
+            receiver: Waiting(alerts=alerts, oldest_at=None if at is None else float(at))
+            for receiver, (alerts, at) in zip(receivers, found, strict=True)
+        }
+
+    def _memory(self, key: str) -> bytes:
+        return self._key("alert-memory", hashlib.sha256(to_bytes(key)).hexdigest())
+
     async def ping(self) -> None:
         """As `State.ping`; also where Redis is set to forget keys when its memory is full."""
         forgetful = await self._run(
@@ -358,7 +430,7 @@ class RedisState:
         return await self._within_deadline(ask, repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
-        """What a command answers that only reads."""
+        """What a command answers that only reads, or may be done twice."""
         return await self._within_deadline(lambda: self._send(name, *arguments), repeatable=True)
 
     async def _send(self, *command: Argument) -> Any:

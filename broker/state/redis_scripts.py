@@ -297,6 +297,42 @@ redis.call('HSET', KEYS[1], 'fetched_at', ARGV[1], 'document', ARGV[2])
 """
 )
 
+ADVANCE_ALERTS: Final = Script(
+    """
+-- KEYS: the progress, each key of memory, each alert's queue.
+-- ARGV: the step and position that were read, the new position, number of memories, ms that alerts are kept;
+--       text and ms to remember of each memory; id, at and body of each alert. Answers whether it was done.
+local before = redis.call('HMGET', KEYS[1], 'step', 'position')
+local step = tonumber(before[1] or '0')
+if step ~= tonumber(ARGV[1]) or (before[2] or '') ~= ARGV[2] then return 0 end
+local memories, at, now = tonumber(ARGV[4]), 6, redis.call('TIME')
+redis.call('HSET', KEYS[1], 'step', string.format('%.0f', step + 1), 'position', ARGV[3])
+for i = 2, memories + 1 do
+  redis.call('SET', KEYS[i], ARGV[at], 'PX', ARGV[at + 1])
+  at = at + 2
+end
+local oldest = string.format('%.0f', math.max(tonumber(now[1]) * 1000 - tonumber(ARGV[5]), 0))
+for i = memories + 2, #KEYS do
+  redis.call('XADD', KEYS[i], 'MINID', oldest, '*', 'id', ARGV[at], 'at', ARGV[at + 1], 'body', ARGV[at + 2])
+  redis.call('PEXPIRE', KEYS[i], ARGV[5])
+  at = at + 3
+end
+return 1
+"""
+)
+
+WAITING: Final = Script(
+    """
+-- KEYS: queues. Answers of each how many wait, and when the oldest was queued, as text, or false.
+local found = {}
+for i, key in ipairs(KEYS) do
+  local first = redis.call('XRANGE', key, '-', '+', 'COUNT', 1)[1]
+  found[i] = {redis.call('XLEN', key), first and first[2][4] or false}
+end
+return found
+"""
+)
+
 PING: Final = Script(
     SWEEP
     + """

@@ -20,6 +20,8 @@ from broker.state import (
     API_TOKEN_MARGIN_SECONDS,
     REVOCATION_MARGIN_SECONDS,
     THROWERS,
+    AlertProgress,
+    AlertStep,
     Busy,
     Claim,
     Claimed,
@@ -31,7 +33,10 @@ from broker.state import (
     StoredKeys,
     Switch,
     Thrower,
+    Waiting,
+    WaitingAlert,
     Written,
+    sqlite_alerts,
     sqlite_claims,
     sqlite_records,
 )
@@ -306,6 +311,35 @@ class SQLiteState:
             return None if row is None else StoredKeys(fetched_at=row[0], document=to_text(row[1]))
 
         return await self._reader.do(work)
+
+    async def alert_progress(self) -> AlertProgress:
+        """As `State.alert_progress`."""
+        return await self._reader.do(sqlite_alerts.progress)
+
+    async def alert_memory(self, keys: Sequence[str]) -> Mapping[str, str]:
+        """As `State.alert_memory`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.memory(cursor, keys))
+
+    async def advance_alerts(self, step: AlertStep) -> bool:
+        """As `State.advance_alerts`."""
+
+        def work(cursor: sqlite3.Cursor) -> bool:
+            self._sweeper.note(step.now)
+            return sqlite_alerts.advance(cursor, step)
+
+        return await self._writer.do(work)
+
+    async def waiting_alerts(self, receiver: str, most: int) -> Sequence[WaitingAlert]:
+        """As `State.waiting_alerts`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting_alerts(cursor, receiver, most))
+
+    async def remove_alert(self, receiver: str, place: str) -> None:
+        """As `State.remove_alert`."""
+        await self._writer.do(lambda cursor: sqlite_alerts.remove(cursor, receiver, place))
+
+    async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
+        """As `State.waiting`."""
+        return await self._reader.do(lambda cursor: sqlite_alerts.waiting(cursor, receivers))
 
     async def ping(self) -> None:
         """As `State.ping`."""

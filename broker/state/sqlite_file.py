@@ -20,7 +20,7 @@ from typing import Final
 
 from broker.state.sqlite_records import sweep
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -105,7 +105,20 @@ CREATE TABLE switches (
 PRAGMA user_version = 7;
 """
 
-STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES)
+_ALERTS = """
+CREATE TABLE alert_progress (
+    id INTEGER PRIMARY KEY CHECK (id = 1), step INTEGER NOT NULL, position BLOB NOT NULL
+) STRICT;
+CREATE TABLE alert_memory (key BLOB PRIMARY KEY, until INTEGER NOT NULL, text BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE alert_queue (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    receiver BLOB NOT NULL, alert BLOB NOT NULL, at REAL NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
+PRAGMA user_version = 8;
+"""
+
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES, _ALERTS)
 """What brings a file of each version to the next, from an empty one on."""
 
 
@@ -193,6 +206,7 @@ class Sweeper:
         ("files", 1),
         ("api_tokens", 1),
         ("uses", 1),
+        ("alert_memory", 1),
     )
 
     def __init__(self, retention_days: int) -> None:

@@ -74,7 +74,8 @@ class Callers:
             InvalidApiToken, ExpiredApiToken, RoleNotPermitted, ForeignOrganization
             StateUnavailable: it cannot be told now, or not recorded.
         """
-        attempt = self.exchange.attempt("api", request.scope["attempt"], request.scope["source"])
+        attempt = Attempt(kind="api", id=request.scope["attempt"], started_at=self.exchange.clock())
+        attempt.source = request.scope["source"]
         attempt.asked = f"{request.method} {request.scope['path']}"[:LONGEST_ASKED]
         kept = await self.exchange.state.api_token(shown.id)
         if kept is not None:

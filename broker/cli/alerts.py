@@ -1,0 +1,105 @@
+"""`broker alerts`: who is told, what waits for them, and whether they can be reached."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker.alerts.kinds import TEST, Alert
+from broker.alerts.receivers import Receiver, read
+from broker.alerts.webhooks import DeliveryError, Webhooks
+from broker.app import USER_AGENT, webhook_transport
+from broker.cli.state import add_option, work_on_state
+from broker.settings import SettingsError
+from broker.state import AlertToSend, State
+
+
+def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the verb."""
+    parser = verbs.add_parser(
+        "alerts",
+        help="show and test who is told of alerts",
+        description="Alerts are delivered to the receivers that the file of BROKER_ALERTS names.",
+    )
+    actions = parser.add_subparsers(title="actions", required=True, metavar="ACTION")
+    listing = actions.add_parser(
+        "list", help="show the receivers and what waits", description="Shows each receiver, and what waits for it."
+    )
+    add_option(listing)
+    listing.set_defaults(run=run_list)
+    test = actions.add_parser(
+        "test",
+        help="send a test alert",
+        description="Sends one alert of the kind `test` to a receiver, at once and once, beside what waits for it.",
+    )
+    test.add_argument("receiver", metavar="RECEIVER", help="its name in the file")
+    test.set_defaults(run=run_test)
+    for action in (listing, test):
+        action.add_argument("--file", type=Path, metavar="FILE", help="the file of receivers (BROKER_ALERTS)")
+
+
+def _receivers(file: Path | None) -> dict[str, Receiver]:
+    named = file or os.environ.get("BROKER_ALERTS")
+    if not named:
+        raise SettingsError("BROKER_ALERTS: is not set. Name the file of receivers by it, or by --file.")
+    loopback = os.environ.get("BROKER_ALLOW_LOOPBACK_ISSUERS", "").lower() in {"1", "true", "yes", "on", "y", "t"}
+    return {one.name: one for one in read(Path(named), allow_loopback=loopback)}
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """Prints a line for each."""
+    try:
+        receivers = _receivers(args.file)
+    except SettingsError as error:
+        return _wrong(error)
+
+    async def show(state: State) -> None:
+        waiting = await state.waiting([*receivers])
+        for name, one in receivers.items():
+            told = ", ".join([*sorted(one.organizations), *(["the index"] if one.index else [])])
+            waits = waiting[name]
+            since = (
+                "" if waits.oldest_at is None else f", since {datetime.fromtimestamp(waits.oldest_at, UTC):%F %T} UTC"
+            )
+            print(f"{name}  {one.kind}  of {told}  {len(one.kinds)} kinds  waiting: {waits.alerts}{since}")
+
+    return 0 if work_on_state("alerts", args.state, show) else 1
+
+
+def run_test(args: argparse.Namespace) -> int:
+    """Says whether the receiver took it."""
+    try:
+        receivers = _receivers(args.file)
+    except SettingsError as error:
+        return _wrong(error)
+    receiver = receivers.get(args.receiver)
+    if receiver is None:
+        names = ", ".join(receivers)
+        print(f"broker alerts: there is no receiver {args.receiver!r}; the file has {names}.", file=sys.stderr)
+        return 2
+    return asyncio.run(_send_test(receiver))
+
+
+async def _send_test(receiver: Receiver) -> int:
+    now = time.time()
+    test = Alert(kind=TEST, organization="", subject="", at=now, cause=secrets.token_hex(8), data={})
+    alert = AlertToSend(receiver=receiver.name, id=test.id, at=now, body=test.body())
+    async with webhook_transport() as transport:
+        try:
+            await Webhooks(transport=transport, clock=time.time, user_agent=USER_AGENT).send(receiver, alert)
+        except DeliveryError as error:
+            print(f"broker alerts: {receiver.name} did not take it: {error}.", file=sys.stderr)
+            return 1
+    print(f"delivered: {test.id} to {receiver.name}")
+    return 0
+
+
+def _wrong(error: SettingsError) -> int:
+    print(f"broker alerts: {error}", file=sys.stderr)
+    return 2
