@@ -211,6 +211,11 @@ async def test_replays_are_limited_by_themselves_and_use_up_nothing_of_others(st
     )
 
 
+def test_a_limit_counts_once_in_a_settlement() -> None:
+    with pytest.raises(ValueError):
+        settlement(limits=(limit(burst=1),), again=limit(burst=1))
+
+
 async def test_replays_without_a_limit_of_their_own_count_for_nothing(state: State) -> None:
     now, one = time.time(), (limit(burst=1),)
     await state.settle(settlement(now=now, spend="token"))
