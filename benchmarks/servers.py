@@ -117,6 +117,7 @@ def broker(
         "BROKER_EXCHANGES_PER_MINUTE_PER_ORGANIZATION": "100000000",
         "BROKER_EXCHANGES_PER_MINUTE_PER_ISSUER": "100000000",
         "BROKER_ALLOW_LOOPBACK_ISSUERS": "true",
+        "BROKER_DRAIN_SECONDS": "0",
         **registry,
     }
     command = Command(

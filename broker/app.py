@@ -40,14 +40,16 @@ from broker.gateway.places import Places
 from broker.gateway.reads import Reads
 from broker.gateway.registry import Registry
 from broker.keys import IssuerKeys
+from broker.leaving import Leaving
 from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
-from broker.minting import Minter, SigningKey, SigningKeys
+from broker.minting import Minter
 from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
+from broker.signing_files import KeysInForce, Source, record_once
 from broker.sources import Sources
 from broker.state import State
 from broker.state.opening import open_state
@@ -63,6 +65,9 @@ MOST_READERS = 256
 MOST_FILES = 192
 """Of those, files: what is left is for pages, which come and go."""
 
+BEGIN_AGAIN_SECONDS = 1.0
+"""Between attempts to reach a state at start."""
+
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
 
@@ -73,6 +78,7 @@ def create_app(
     issuers: httpx.AsyncBaseTransport | None = None,
     own_process: bool = True,
     sheets: Path | None = None,
+    leaving: Leaving | None = None,
 ) -> Starlette:
     """The broker as an ASGI application, to be served alone or mounted in another.
 
@@ -82,9 +88,11 @@ def create_app(
         given: The settings; read from the environment when None.
         clock: Epoch seconds.
         issuers: How issuers are reached; the network when None.
-        own_process: Set up logging for the whole process, and read policies again at SIGHUP. When False, neither is
-            touched: events, and a copy of each audit record, go to structlog as the application has it.
+        own_process: Set up logging for the whole process, and read policies and signing keys again at SIGHUP. When
+            False, neither is touched: events, and a copy of each audit record, go to structlog as the application has
+            it.
         sheets: The folder in which several worker processes share their metrics; None where there is one process.
+        leaving: What is to happen at SIGTERM; None leaves that to whoever serves the application.
 
     Raises:
         SettingsError, PolicyErrors: something it is to work with is wrong; nothing was started.
@@ -98,8 +106,9 @@ def create_app(
         stale_after_seconds=chosen.policies_stale_after_hours * 3600,
         clock=clock,
     )
-    signing = read_signing_keys(chosen.signing_keys)
-    parts = _Parts(chosen, policies, signing, clock, issuers, own_process=own_process, sheets=sheets)
+    parts = _Parts(
+        chosen, policies, clock, issuers, own_process=own_process, sheets=sheets, leaving=leaving or Leaving(0)
+    )
     app = Starlette(
         routes=parts.routes,
         lifespan=parts.lifespan,
@@ -110,6 +119,7 @@ def create_app(
                 clock=clock,
                 counts=parts.counts,
                 sources=parts.sources,
+                leaving=parts.leaving,
                 proxies=TrustedProxies.parse(chosen.trusted_proxies),
                 asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
             ),
@@ -128,22 +138,23 @@ class _Parts:
         self,
         chosen: Settings,
         policies: PoliciesInForce,
-        signing: SigningKeys,
         clock: Callable[[], float],
         issuers: httpx.AsyncBaseTransport | None,
         *,
         own_process: bool,
         sheets: Path | None,
+        leaving: Leaving,
     ) -> None:
-        self.chosen, self.own_process = chosen, own_process
+        self.chosen, self.own_process, self.leaving = chosen, own_process, leaving
         self.policies = policies
+        self.signing = KeysInForce(Source.of(chosen), clock=clock, record=self._record_key)
         self.state = _open_state(chosen)
         self.issuers_client = _client(httpx.Timeout(5.0), issuers)
         most = max(100, chosen.uploads_at_once)
         self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0), most=most)
         self.readers_clients: list[httpx.AsyncClient] = []
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
-        self.signing, self.clock = signing, clock
+        self.clock = clock
         told = registries.of(chosen)
         self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
@@ -163,6 +174,7 @@ class _Parts:
         self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         standing = Standing(
             policies=policies,
+            signing=self.signing,
             keys=self.keys,
             places=self.places,
             sources=self.sources,
@@ -176,7 +188,7 @@ class _Parts:
         self.indexes = [self._index(one) for one in told]
         callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
-            *operations.routes(self.indexes[0].exchange, policies, pulse),
+            *operations.routes(self.indexes[0].exchange, policies, pulse, self.signing, leaving),
             *api.routes(callers),
             *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
@@ -185,7 +197,10 @@ class _Parts:
 
     def _index(self, one: RegistrySettings) -> Index:
         minter = Minter(
-            keys=self.signing, issuer=one.public_url, audience=one.upload_url, prefix=self.chosen.token_prefix
+            keys=lambda: self.signing.current,
+            issuer=one.public_url,
+            audience=one.upload_url,
+            prefix=self.chosen.token_prefix,
         )
         exchange = Exchange(
             index="" if self.chosen.registries is None else one.name,
@@ -242,6 +257,14 @@ class _Parts:
             clock=self.clock,
         )
 
+    async def _record_key(self, attempt: Attempt) -> None:
+        if await record_once(self.state, attempt):
+            self._publish_record(attempt, attempt.record())
+
+    def _read_again(self) -> None:
+        self.policies.read_again()
+        self.signing.read_again()
+
     def _metrics_token(self) -> str | None:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
         return None if self.chosen.metrics == "open" else self.chosen.metrics_token.get_secret_value()
@@ -275,7 +298,7 @@ class _Parts:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Keeps policies current and issuers' keys fresh while the application lives; then closes what it opened."""
+        """Keeps policies and all keys current while the application lives; then closes what it opened."""
         if any(index.url.startswith("http:") for index in self.indexes):
             logs.logger().warning(
                 "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
@@ -283,8 +306,11 @@ class _Parts:
         if self.chosen.allow_loopback_issuers:
             logs.logger().warning("loopback issuers are allowed: never so in production")
         self.policies.tell("loaded")
+        self.signing.tell("loaded")
         work = [
+            asyncio.create_task(self._begin_state()),
             asyncio.create_task(self.policies.keep_current()),
+            asyncio.create_task(self.signing.keep_current()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
             asyncio.create_task(self.sources.keep_told()),
@@ -292,9 +318,11 @@ class _Parts:
         if self.alerting is not None:
             work.append(asyncio.create_task(self.alerting.keep_going()))
         try:
-            with _on_hangup(self.policies.read_again) if self.own_process else contextlib.nullcontext():
+            on_hangup = _on_hangup(self._read_again) if self.own_process else contextlib.nullcontext()
+            with on_hangup, self.leaving.at_sigterm():
                 yield
         finally:
+            await self.leaving.last_requests()
             for task in work:
                 task.cancel()
             await asyncio.gather(*work, return_exceptions=True)
@@ -310,6 +338,17 @@ class _Parts:
             await self.state.close()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+
+    async def _begin_state(self) -> None:
+        """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
+        while True:
+            try:
+                for said in await self.state.begin(self.clock()):
+                    logs.logger().warning("state is not kept as it should be", why=said)
+            except StateUnavailable:  # which `/readyz` and every request say too
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+            else:
+                return
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
@@ -432,36 +471,3 @@ def _registry_paths(one: RegistrySettings) -> RegistryPaths | None:
             f"BROKER_FORWARD_AUTH={one.forward_auth}: of the registry {one.name!r}, {error}. "
             "Correct its index URL, or switch forward-auth off."
         ) from error
-
-
-def signing_key_files(path: Path) -> list[Path]:
-    """A PEM file, or the `*.pem` of a folder in the order of their names: the last one signs.
-
-    Raises:
-        SettingsError: the folder has none.
-    """
-    files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
-    if not files:
-        raise SettingsError(f"BROKER_SIGNING_KEYS: {path} has no *.pem file. Make one with: broker keys new {path}")
-    return files
-
-
-def read_signing_keys(path: Path) -> SigningKeys:
-    """The keys of `signing_key_files`.
-
-    Raises:
-        SettingsError: a file cannot be read, holds no Ed25519 key, or there is none.
-    """
-    keys = []
-    for file in signing_key_files(path):
-        try:
-            keys.append(SigningKey.parse(file.read_bytes()))
-        except OSError as error:
-            raise SettingsError(
-                f"BROKER_SIGNING_KEYS: {file} cannot be read ({error.strerror}). Make one with: broker keys new {file}"
-            ) from error
-        except ValueError as error:
-            raise SettingsError(
-                f"BROKER_SIGNING_KEYS: {file}: {error}. Make one with: broker keys new FILE.pem"
-            ) from error
-    return SigningKeys(keys=tuple(keys))

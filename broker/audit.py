@@ -22,6 +22,7 @@ from broker.policy.matching import Considered, Grant
 from broker.policy.model import Scope
 from broker.providers import Identity
 from broker.refusals import Refusal
+from broker.signing import Change
 
 RECORD_VERSION: Final = 1
 
@@ -53,10 +54,14 @@ _WHERE_KNOWN: Final = {
     "reason": "reason",
     "asked": "asked",
     "unrecorded": "unrecorded",
+    "key": "key",
+    "change": "change",
+    "signs_from": "signs_from",
+    "replica": "replica",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit"]
+Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit", "keys"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -147,6 +152,14 @@ class Attempt:
     """Of the API: the method and the path."""
     unrecorded: dict[str, int] = field(default_factory=dict)
     """Of attempts that left no record of their own: how many were refused with which code."""
+    key: str = ""
+    """Of a change of the broker's own signing keys: the key's id."""
+    change: Change | Literal[""] = ""
+    """What happened to it."""
+    signs_from: str = ""
+    """From when it signs, where its file says so."""
+    replica: str = ""
+    """The name of the machine that saw the change first, or made it."""
     refusal: Refusal | None = field(default=None)
     began: float = field(default_factory=perf_counter, repr=False, compare=False)
     """By a clock that only measures: nothing is decided by it."""

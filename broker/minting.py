@@ -10,18 +10,13 @@ same receipt signed with the same key is the same token, and state holds nothing
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic_core import to_json
 
 from broker import refusals
@@ -30,71 +25,15 @@ from broker.policy.matching import Grant
 from broker.policy.model import SCOPES, Scope
 from broker.policy.subjects import subjects_of
 from broker.providers import PROVIDERS, Identity
+from broker.signing import ALGORITHM, TYPE, SigningKey, SigningKeys, base64url
 
 LONGEST_UPLOAD_TOKEN: Final = 32 * 1024
 """Characters: a bound on what is looked at, several times what the longest claims make."""
 
-_TYPE = "at+jwt"
-_ALGORITHM = "EdDSA"
 _JWS = jwt.PyJWS()
 _encode: Callable[[Any], bytes] = to_json
 """As UTF-8: escaped, the longest identity that may be exchanged would make a token too long to be read. Nothing that
 UTF-8 cannot hold comes here: claims that cannot be printed were refused."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKey:
-    """One of the broker's own keys."""
-
-    id: str
-    """Its RFC 7638 thumbprint: `kid` of what it signs."""
-    private: Ed25519PrivateKey = field(repr=False)
-    header: str = field(init=False)
-    """The first segment of all that it signs, always the same."""
-
-    def __post_init__(self) -> None:
-        """Writes the header once, and not for each token."""
-        header = _encode({"alg": _ALGORITHM, "kid": self.id, "typ": _TYPE})
-        object.__setattr__(self, "header", _base64url(header))
-
-    @classmethod
-    def parse(cls, pem: bytes) -> Self:
-        """Reads an unencrypted PKCS 8 PEM.
-
-        Raises:
-            ValueError: it is none, or not of an Ed25519 key.
-        """
-        try:
-            private = load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            raise ValueError("it is no unencrypted private key in PEM form") from error
-        if not isinstance(private, Ed25519PrivateKey):
-            raise ValueError("it is not an Ed25519 key")  # noqa: TRY004 - a wrong file, not a wrong type
-        return cls(id=_thumbprint(_jwk(private)), private=private)
-
-    def public_jwk(self) -> dict[str, str]:
-        """The public half, for `/.well-known/jwks.json`."""
-        return {**_jwk(self.private), "kid": self.id, "use": "sig", "alg": _ALGORITHM}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SigningKeys:
-    """The broker's keys: all verify, the last one signs."""
-
-    keys: tuple[SigningKey, ...]
-
-    def __post_init__(self) -> None:
-        if not self.keys:
-            raise ValueError("there is no signing key")
-
-    @property
-    def signing(self) -> SigningKey:
-        """The key that signs new tokens."""
-        return self.keys[-1]
-
-    def find(self, key_id: object) -> SigningKey | None:
-        """The key of that id."""
-        return next((key for key in self.keys if key.id == key_id), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,12 +129,13 @@ class Minter:
     """Mints and reads the upload tokens of one index.
 
     Args:
+        keys: The broker's, as they are at this moment.
         issuer: The broker's public URL: `iss`.
         audience: The index's upload URL: `aud`.
         prefix: What tokens begin with.
     """
 
-    keys: SigningKeys
+    keys: Callable[[], SigningKeys]
     issuer: str
     audience: str
     prefix: str = "pypi-"
@@ -235,7 +175,7 @@ class Minter:
             "identity": identity.as_claims(),
             **narrowing.as_claims(),
         }
-        return self._sign(claims, self.keys.signing)
+        return self._sign(claims, self.keys().signing_at(now))
 
     def repeat(
         self, receipt: str, now: float, narrowing: Narrowing = NOT_NARROWED, scope: Scope = "upload"
@@ -249,7 +189,7 @@ class Minter:
         stored = json.loads(receipt)
         if Narrowing.from_claims(stored["claims"]) != narrowing:
             raise refusals.ReplayedToken(NARROWED_OTHERWISE)
-        key = self.keys.find(stored["kid"])
+        key = self.keys().find(stored["kid"], now)
         if key is None or now >= stored["claims"]["exp"]:
             raise refusals.ReplayedToken("the identity token was exchanged before, and its upload token has expired")
         if (stored["claims"]["aud"], stored["claims"]["scope"]) != (self.audience, scope):
@@ -263,7 +203,7 @@ class Minter:
             InvalidUploadToken: it is none of ours, or for another index.
             ExpiredUploadToken: its time is over. There is no leeway: the broker compares with its own clock.
         """
-        claims = self._verified(text)
+        claims = self._verified(text, now)
         if (claims.get("iss"), claims.get("aud")) != (self.issuer, self.audience):
             raise refusals.InvalidUploadToken("the token was minted for another index")
         try:
@@ -286,14 +226,14 @@ class Minter:
             raise refusals.ExpiredUploadToken
         return token
 
-    def _verified(self, text: str) -> Mapping[str, Any]:
+    def _verified(self, text: str, now: float) -> Mapping[str, Any]:
         if not text.startswith(self.prefix) or len(text) > LONGEST_UPLOAD_TOKEN:
             raise refusals.InvalidUploadToken
         compact = text.removeprefix(self.prefix)
         try:
             header = jwt.get_unverified_header(compact)
-            key = self.keys.find(header.get("kid")) if header.get("typ") == _TYPE else None
-            claims = json.loads(_JWS.decode(compact, key.private.public_key(), [_ALGORITHM])) if key else None
+            key = self.keys().find(header.get("kid"), now) if header.get("typ") == TYPE else None
+            claims = json.loads(_JWS.decode(compact, key.private.public_key(), [ALGORITHM])) if key else None
         except Exception as error:  # whatever the libraries raise at hostile text, they did not accept it
             raise refusals.InvalidUploadToken from error
         if not isinstance(claims, dict):
@@ -302,9 +242,9 @@ class Minter:
 
     def _sign(self, claims: Mapping[str, Any], key: SigningKey) -> MintedToken:
         payload = _encode(claims)
-        signed = f"{key.header}.{_base64url(payload)}"
+        signed = f"{key.header}.{base64url(payload)}"
         return MintedToken(
-            text=f"{self.prefix}{signed}.{_base64url(key.private.sign(signed.encode()))}",
+            text=f"{self.prefix}{signed}.{base64url(key.private.sign(signed.encode()))}",
             id=claims["jti"],
             issued_at=claims["iat"],
             expires_at=claims["exp"],
@@ -318,22 +258,3 @@ def _scope(text: str) -> Scope:
         if text == scope:
             return scope
     raise ValueError("it is no scope")
-
-
-def key_set(keys: SigningKeys) -> dict[str, Sequence[Mapping[str, str]]]:
-    """The broker's public keys as a JWK set (RFC 7517 section 5)."""
-    return {"keys": [key.public_jwk() for key in keys.keys]}
-
-
-def _jwk(private: Ed25519PrivateKey) -> dict[str, str]:
-    raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return {"crv": "Ed25519", "kty": "OKP", "x": _base64url(raw)}
-
-
-def _thumbprint(jwk: Mapping[str, str]) -> str:
-    """RFC 7638 section 3: the required members in order, without white space."""
-    return _base64url(hashlib.sha256(json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode()).digest())
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

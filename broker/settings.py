@@ -115,11 +115,22 @@ class Settings(BaseSettings):
     )
     state_url: SecretStr = Field(
         default=SecretStr("sqlite:///state.db"),
-        description="Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...` or `redis+sentinel://...`.",
+        description=(
+            "Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...`, `redis+sentinel://...` or "
+            "`redis+cluster://...`."
+        ),
     )
-    signing_keys: Path = Field(
-        description="A PEM file with an Ed25519 key, or a folder of `*.pem`; all verify, the last by name signs. "
-        "Make one with `broker keys new`."
+    signing_keys_pem: SecretStr | None = Field(
+        default=None,
+        description="The Ed25519 keys themselves, PEM blocks one after the other, in place of `BROKER_SIGNING_KEYS`; "
+        "a line break may be written `\\n`.",
+    )
+    signing_keys: Path | None = Field(
+        default=None,
+        validate_default=True,
+        description="A PEM file with Ed25519 keys, or a folder of `*.pem`: all verify, and each says from when it "
+        "signs. Read again whenever it changes. Make the first with `broker keys new`, the next with `broker keys "
+        "rotate`. Needed, unless `BROKER_SIGNING_KEYS_PEM` has them.",
     )
     upload_path: UploadPath = Field(
         default="/legacy/", description="The path of the upload route, served with and without the last `/`."
@@ -150,6 +161,19 @@ class Settings(BaseSettings):
     )
     registry_timeout_seconds: float = Field(
         default=120.0, gt=0, le=3600, description="How long the registry may be silent while it takes a file."
+    )
+    drain_seconds: float = Field(
+        default=6.0,
+        ge=0,
+        le=300,
+        description="How long after SIGTERM new connections are still taken, while `/readyz` says 503 and every answer "
+        "ends its connection, so that proxies go elsewhere. Longer than proxies keep a connection idle, 5 s at most.",
+    )
+    shutdown_seconds: int = Field(
+        default=60,
+        ge=0,
+        le=3600,
+        description="How long after that requests and uploads under way may take; then they are cut off.",
     )
     tls_certificate: Path | None = Field(default=None, description="A PEM file: serve https itself. Needs the key too.")
     tls_key: Path | None = Field(default=None, description="The private key of that certificate.")
@@ -273,6 +297,16 @@ class Settings(BaseSettings):
     def _needed_unless_there_are_several(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is None and info.data.get("registries") is None:
             raise ValueError("is not set")
+        return value
+
+    @field_validator("signing_keys")
+    @classmethod
+    def _keys_are_in_one_place(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        told = info.data.get("signing_keys_pem") is not None
+        if value is None and not told:
+            raise ValueError("is not set")
+        if value is not None and told:
+            raise ValueError("is set, and so is BROKER_SIGNING_KEYS_PEM: set one of them")
         return value
 
     @classmethod

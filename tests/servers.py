@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Served:
     url: str
     pid: int
     log: Path
+    process: subprocess.Popen[bytes]
 
     def logged(self) -> list[dict[str, object]]:
         """What it logged so far, one object an event. It may be writing a line right now: that one is not in yet."""
@@ -47,7 +49,7 @@ def broker(folder: Path, ci: FakeCI, *, name: str = "broker", **settings: str) -
         log=log,
     )
     with running(command, lambda: is_ready(url)) as process:
-        yield Served(url=url, pid=process.pid, log=log)
+        yield Served(url=url, pid=process.pid, log=log, process=process)
 
 
 def variables(folder: Path, ci: FakeCI, **settings: str) -> dict[str, str]:
@@ -65,6 +67,7 @@ def variables(folder: Path, ci: FakeCI, **settings: str) -> dict[str, str]:
         "registry_url": "http://127.0.0.1:9/",
         "spool": str(written.spool),
         "allow_loopback_issuers": "true",
+        "drain_seconds": "0",
         "exchanges_per_minute": "100000",
         "exchanges_per_minute_per_organization": "0",
         "exchanges_per_minute_per_issuer": "0",

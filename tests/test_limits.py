@@ -244,20 +244,41 @@ async def test_it_is_told_within_a_minute(opening: Callable[..., Table], monkeyp
     telling.cancel()
 
 
-async def test_the_tables_are_bounded(opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MOST_HELD", "MOST_UNTOLD", "MOST_PAUSED"):
-        monkeypatch.setattr(sources, name, 3)
+async def test_only_so_many_are_held(opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_HELD", 3)
     table, names = opening(per_minute=1), [f"192.0.2.{number}" for number in range(6)]
     for name in names:
         await table.refuse_all(name, times=2)
     assert table.sources.held == 3
-    for name in names[3:]:
-        table.now += 0.001
-        assert await table.refuse(name) == "rate-limited"
+    assert [await table.refuse(name) for name in names[3:]] == ["rate-limited"] * 3
+
+
+async def test_only_so_many_are_told_of_one_by_one(
+    opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MOST_UNTOLD", 2)
+    table, names = opening(per_minute=1), [f"192.0.2.{number}" for number in range(6)]
     for name in names:
-        table.now += 0.001
-        await table.refuse_all(name, times=10)
-    assert len(table.sources._untold) <= 4
+        await table.refuse_all(name, times=2)
+    assert await table.refuse_all(*names) == {"rate-limited": 6}
+    await table.sources.tell()
+    told = {one.get("source", ""): one["unrecorded"] for one in table.published if one["kind"] == "limit"}
+    one, four = {"malformed-token": 1}, {"malformed-token": 4}
+    assert told == {names[0]: one, names[1]: one, "": four}
+
+
+async def test_only_so_many_wait(opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_PAUSED", 1)
+    monkeypatch.setattr(sources, "PAUSE_SECONDS", 3600)
+    table = opening()
+    for _ in range(4):
+        await table.refuse()
+    waits = asyncio.create_task(table.refuse())
+    await asyncio.sleep(0)
+    assert await table.refuse() == "rate-limited"
+    waits.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waits
     assert not table.sources._judged
 
 

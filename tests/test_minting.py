@@ -9,12 +9,8 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
 )
 from jwt.algorithms import get_default_algorithms
@@ -25,14 +21,12 @@ from broker.minting import (
     MintedToken,
     Minter,
     Narrowing,
-    SigningKey,
-    SigningKeys,
-    key_set,
 )
 from broker.playground.claims import github_claims
 from broker.policy.matching import Grant
-from broker.policy.model import Scope
+from broker.policy.model import LONGEST_LIFETIME_SECONDS, Scope
 from broker.providers import Identity
+from broker.signing import KEPT_SECONDS, SigningKey, SigningKeys, key_set
 from broker.tokens import LONGEST_TOKEN
 from tests.fakes import (
     CI,
@@ -56,15 +50,8 @@ from tests.fakes import (
 ISSUER, INDEX = "https://upload.acme.example", "https://upload.acme.example/legacy/"
 
 
-def pem(private: Any, *, password: bytes | None = None) -> bytes:
-    encryption = BestAvailableEncryption(password) if password else NoEncryption()
-    told = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
-    assert isinstance(told, bytes)
-    return told
-
-
 def new_key() -> SigningKey:
-    return SigningKey.parse(pem(ed25519.Ed25519PrivateKey.generate()))
+    return SigningKey.new()
 
 
 OLD, KEY, STRANGER = new_key(), new_key(), new_key()
@@ -72,7 +59,7 @@ OLD, KEY, STRANGER = new_key(), new_key(), new_key()
 
 def minter(*keys: SigningKey, **changes: str) -> Minter:
     told: dict[str, Any] = {"issuer": ISSUER, "audience": INDEX, **changes}
-    return Minter(keys=SigningKeys(keys=keys or (OLD, KEY)), **told)
+    return Minter(keys=lambda: SigningKeys(keys=keys or (OLD, KEY)), **told)
 
 
 def minted(by: Minter | None = None, who: Identity | None = None, *, now: float = NOW, **told: Any) -> MintedToken:
@@ -433,28 +420,8 @@ def test_the_last_key_signs_and_all_verify() -> None:
         minter(KEY).read(before.text, NOW)
 
 
-def test_a_broker_without_keys_does_not_start() -> None:
-    with pytest.raises(ValueError, match="no signing key"):
-        SigningKeys(keys=())
-
-
-def test_a_keys_id_is_its_thumbprint() -> None:
-    """RFC 8037, appendix A.1 and A.3."""
-    seed = base64.urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=")
-    key = SigningKey.parse(pem(ed25519.Ed25519PrivateKey.from_private_bytes(seed)))
-    assert key.id == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
-    assert key.public_jwk() == {
-        "kty": "OKP",
-        "crv": "Ed25519",
-        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-        "kid": "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k",
-        "use": "sig",
-        "alg": "EdDSA",
-    }
-
-
 def test_the_key_set_is_public_and_verifies_what_was_minted() -> None:
-    published = json.loads(json.dumps(key_set(SigningKeys(keys=(OLD, KEY)))))
+    published = json.loads(json.dumps(key_set(SigningKeys(keys=(OLD, KEY)), NOW)))
     assert [key["kid"] for key in published["keys"]] == [OLD.id, KEY.id]
     assert all("d" not in key for key in published["keys"])
     claims = jwt.decode(
@@ -467,27 +434,30 @@ def test_the_key_set_is_public_and_verifies_what_was_minted() -> None:
     assert claims["sub"] == "acme/widgets-release"
 
 
-@pytest.mark.parametrize(
-    ("what", "content"),
-    [
-        ("nothing", b""),
-        ("text", b"secret"),
-        ("an RSA key", pem(rsa.generate_private_key(65537, 2048))),
-        ("an EC key", pem(ec.generate_private_key(ec.SECP256R1()))),
-        ("an encrypted key", pem(ed25519.Ed25519PrivateKey.generate(), password=b"secret")),
-        (
-            "a public key",
-            KEY.private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
-        ),
-        ("a cut key", pem(KEY.private)[:80]),
-        ("a key of an unknown kind", pem(KEY.private).replace(b"MC4CAQAwBQYDK2Vw", b"MC4CAQAwBQYDK2V/")),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_what_is_no_signing_key_is_said_to_be_none(what: str, content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^it is (no unencrypted private|not an Ed25519) key") as caught:
-        SigningKey.parse(content)
-    assert "secret" not in str(caught.value), what
+def test_a_key_signs_from_its_moment_and_is_accepted_until_its_last_token_is_over() -> None:
+    next_key = SigningKey.new(announced_at=NOW, signs_from=NOW + 600)
+    told = minter(OLD, next_key)
+    assert parts(minted(told, now=NOW + 599).text)[0]["kid"] == OLD.id
+    assert parts(minted(told, now=NOW + 600).text)[0]["kid"] == next_key.id
+    last = minted(told, now=NOW + 599, lifetime_seconds=LONGEST_LIFETIME_SECONDS)
+    assert told.read(last.text, last.expires_at - 1).id == last.id
+    assert told.repeat(last.receipt, last.expires_at - 1).text == last.text
+    with refused("expired-upload-token"):
+        told.read(last.text, NOW + 599 + KEPT_SECONDS)
+    with refused("invalid-upload-token"):
+        told.read(last.text, NOW + 600 + KEPT_SECONDS)
+
+
+def test_the_keys_are_asked_for_each_time() -> None:
+    keys = [SigningKeys(keys=(OLD,))]
+    told = Minter(keys=lambda: keys[0], issuer=ISSUER, audience=INDEX)
+    before = minted(told)
+    keys[0] = SigningKeys(keys=(KEY,))
+    assert parts(minted(told).text)[0]["kid"] == KEY.id
+    with refused("invalid-upload-token"):
+        told.read(before.text, NOW)
+    with refused("replayed-token"):
+        told.repeat(before.receipt, NOW)
 
 
 def test_neither_keys_nor_tokens_are_in_a_repr() -> None:
@@ -496,10 +466,6 @@ def test_neither_keys_nor_tokens_are_in_a_repr() -> None:
     assert not any(part in shown for part in token.text.split("."))
     assert "Ed25519PrivateKey" not in shown
     assert "private" not in shown
-
-
-def test_a_keys_id_does_not_depend_on_the_form_of_its_file() -> None:
-    assert SigningKey.parse(b"a comment\n" + pem(KEY.private)).id == KEY.id
 
 
 def test_pinned_publishers_mint_like_the_others() -> None:

@@ -27,7 +27,7 @@ def _ci() -> Iterator[FakeCI]:
 
 @pytest.fixture(name="redis")
 def _redis() -> Iterator[RedisServer]:
-    server = RedisServer()
+    server = RedisServer("--appendonly", "yes")  # what was written survives that it is stopped
     server.start()
     yield server
     server.stop()

@@ -83,19 +83,19 @@ def run_test(args: argparse.Namespace) -> int:
         names = ", ".join(receivers)
         print(f"broker alerts: there is no receiver {args.receiver!r}; the file has {names}.", file=sys.stderr)
         return 2
+    return asyncio.run(_send_test(receiver))
+
+
+async def _send_test(receiver: Receiver) -> int:
     now = time.time()
     test = Alert(kind=TEST, organization="", subject="", at=now, cause=secrets.token_hex(8), data={})
     alert = AlertToSend(receiver=receiver.name, id=test.id, at=now, body=test.body())
-
-    async def send() -> None:
-        async with webhook_transport() as transport:
+    async with webhook_transport() as transport:
+        try:
             await Webhooks(transport=transport, clock=time.time, user_agent=USER_AGENT).send(receiver, alert)
-
-    try:
-        asyncio.run(send())
-    except DeliveryError as error:
-        print(f"broker alerts: {receiver.name} did not take it: {error}.", file=sys.stderr)
-        return 1
+        except DeliveryError as error:
+            print(f"broker alerts: {receiver.name} did not take it: {error}.", file=sys.stderr)
+            return 1
     print(f"delivered: {test.id} to {receiver.name}")
     return 0
 

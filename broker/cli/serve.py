@@ -11,16 +11,20 @@ import signal
 import socket
 import sys
 import tempfile
+import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from broker import settings
 from broker.app import MOST_READERS, create_app
+from broker.leaving import Leaving, turn_away
 from broker.logs import logger
 from broker.policy.errors import PolicyErrors
 from broker.refusals import StateUnavailable
@@ -73,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         os.environ[settings.ENV_FILE] = args.env_file
     try:
         chosen = settings.load()
-        app = create_app(chosen)
+        leaving = Leaving(chosen.drain_seconds)
+        app = create_app(chosen, leaving=leaving)
         _check_address(chosen)
         asyncio.run(_check_file(chosen))
     except SettingsError as error:
@@ -91,9 +96,12 @@ def run(args: argparse.Namespace) -> int:
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,  # whose word on addresses counts is BROKER_TRUSTED_PROXIES' to say
-        "timeout_graceful_shutdown": 60,
+        "timeout_graceful_shutdown": chosen.shutdown_seconds,
+        # A worker answers once it has its modules. On a busy machine that takes longer than uvicorn's 5 s, and it would
+        # be ended and begun again for ever.
+        "timeout_worker_healthcheck": 60,
     }
-    return _serve(app, chosen, server)
+    return _serve(app, leaving, chosen, server)
 
 
 def _connections(chosen: Settings) -> Connections:
@@ -155,48 +163,97 @@ def _not_started(why: str) -> int:
     return 1
 
 
-def _serve(app: object, chosen: Settings, server: dict[str, object]) -> int:
+def _serve(app: object, leaving: Leaving, chosen: Settings, server: dict[str, object]) -> int:
     if chosen.workers == 1:
         _tune_interpreter()
-        uvicorn.run(app, **server)  # type: ignore[arg-type]  # keywords as uvicorn names them
-    else:
-        try:
-            folder = tempfile.TemporaryDirectory(prefix="broker-metrics-", ignore_cleanup_errors=True)
-        except OSError as error:
-            return _not_started(
-                f"BROKER_WORKERS: several share their metrics in a temporary folder, and none can be made ({error}). "
-                "Give the broker a /tmp, or name a folder in TMPDIR."
-            )
-        with folder as sheets:
-            application = partial(worker, Path(sheets))
-            config = uvicorn.Config(application, factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
-            Workers(config, [config.bind_socket()]).run()
+        return _serve_alone(uvicorn.Config(app, **server), leaving)  # type: ignore[arg-type]  # as uvicorn names them
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="broker-metrics-", ignore_cleanup_errors=True)
+    except OSError as error:
+        return _not_started(
+            f"BROKER_WORKERS: several share their metrics in a temporary folder, and none can be made ({error}). "
+            "Give the broker a /tmp, or name a folder in TMPDIR."
+        )
+    with folder as sheets:
+        application = partial(worker, Path(sheets))
+        config = uvicorn.Config(application, factory=True, workers=chosen.workers, **server)  # type: ignore[arg-type]
+        Workers(config, [config.bind_socket()], drain_seconds=chosen.drain_seconds).run()
     return 0
 
 
+def _serve_alone(config: uvicorn.Config, leaving: Leaving) -> int:
+    """Serves in this process until a signal ends it; that is a good end."""
+    server = uvicorn.Server(config)
+    leaving.listener = config.bind_socket()
+    # When all is done, uvicorn raises the signal again that ended it. Before it serves, there is nothing to finish.
+    signal.signal(signal.SIGTERM, lambda *_: None if server.started else sys.exit(0))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run([leaving.listener])
+    return 0 if server.started else STARTUP_FAILURE
+
+
 class Workers(Multiprocess):
-    """uvicorn's worker processes, but that SIGHUP has each read the policies again, instead of starting all anew."""
+    """uvicorn's worker processes, but for two things.
+
+    SIGHUP has each read policies and keys again, instead of starting all anew. And while they end, this process does
+    not keep the socket open: whoever connects then would wait for nobody.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], *, drain_seconds: float) -> None:
+        """Starts nothing yet.
+
+        Args:
+            drain_seconds: How long workers still take connections after SIGTERM.
+        """
+        super().__init__(config, sockets)
+        self._drain_seconds = drain_seconds
+
+    def terminate_all(self) -> None:
+        """Has all end. Another signal cuts short the time in which they still take connections."""
+        pids = [process.pid for process in self.processes]
+        super().terminate_all()
+        until = time.monotonic() + self._drain_seconds
+        while time.monotonic() < until and not {signal.SIGTERM, signal.SIGINT} & set(self.signal_queue):
+            time.sleep(0.05)
+        if self.signal_queue:
+            _signal(pids, signal.SIGTERM)
+        for one in self.sockets:
+            if self._drain_seconds:
+                turn_away(one)
+            one.close()
+
+    def handle_int(self) -> None:
+        """Ends all, in no way that takes time: it is Ctrl-C."""
+        self._drain_seconds = 0
+        _signal([process.pid for process in self.processes], signal.SIGINT)
+        super().handle_int()
 
     def handle_hup(self) -> None:
         """Hands the signal on."""
-        for pid in filter(None, [process.pid for process in self.processes]):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGHUP)
+        _signal([process.pid for process in self.processes], signal.SIGHUP)
+
+
+def _signal(pids: Iterable[int | None], what: signal.Signals) -> None:
+    for pid in filter(None, pids):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, what)
 
 
 def worker(sheets: Path) -> Starlette:
     """What each of several worker processes serves.
 
-    Where policies were broken since the others began, it ends, is started again, and leaves the work to those.
+    Where policies or keys were broken since the others began, it ends, is started again, and leaves the work to those.
 
     Args:
         sheets: The folder in which they share their metrics.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until policies are loaded, and it asks to load them again
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until all is loaded, and it asks to load it again
     try:
-        app = create_app(sheets=sheets)
-    except PolicyErrors as errors:
-        logger().error("worker not started", explained=errors.explained(most=MISTAKES_ON_A_SCREEN))
+        chosen = settings.load()
+        app = create_app(chosen, sheets=sheets, leaving=Leaving(chosen.drain_seconds))
+    except (PolicyErrors, SettingsError) as errors:
+        why = errors.explained(most=MISTAKES_ON_A_SCREEN) if isinstance(errors, PolicyErrors) else str(errors)
+        logger().error("worker not started", explained=why)
         sys.exit(1)
     _tune_interpreter()
     return app

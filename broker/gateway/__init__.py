@@ -77,6 +77,11 @@ class Gateway:
             attempt.refusal = refusal
             await self.exchange.record(attempt)
             raise
+        except asyncio.CancelledError:
+            # The process ends. What is recorded of it may have come to the registry all the same.
+            attempt.refusal = refusals.BrokerEnding()
+            await self.exchange.record(attempt)
+            raise
         try:
             await self.exchange.record(attempt)
         except refusals.StateUnavailable:

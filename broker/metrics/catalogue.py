@@ -168,6 +168,13 @@ METRICS: Final = (
         of_workers="largest",
         meaning="1 where that has gone on for too long, and everything is denied.",
     ),
+    Metric(
+        name="broker_signing_keys_failing_seconds",
+        type="gauge",
+        of_workers="largest",
+        meaning="How long the broker's own signing keys could not be read again, and the last good ones sign and "
+        "verify; 0 while all is well.",
+    ),
     Metric(name="broker_upload_places", type="gauge", meaning="How many uploads may be under way at once."),
     Metric(name="broker_upload_places_held", type="gauge", meaning="How many are."),
     Metric(name="broker_upload_places_waiting", type="gauge", meaning="How many wait for a place."),

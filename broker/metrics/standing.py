@@ -13,6 +13,7 @@ from broker.keys import IssuerKeys
 from broker.metrics.counting import Key
 from broker.policy.matching import require_current
 from broker.reload import PoliciesInForce
+from broker.signing_files import KeysInForce
 from broker.sources import Sources
 from broker.state import Waiting
 
@@ -24,6 +25,7 @@ class Standing:
     """Whom to ask."""
 
     policies: PoliciesInForce
+    signing: KeysInForce
     keys: IssuerKeys
     places: Places
     sources: Sources
@@ -40,6 +42,7 @@ class Standing:
             ("broker_workers",): 1,
             **self._policies(),
             **self._keys(),
+            **self._signing(),
             **self._places(),
             ("broker_unrecorded_attempts_total",): self.sources.unrecorded,
             ("broker_refusals_held",): self.sources.held,
@@ -79,6 +82,10 @@ class Standing:
             since = 0.0 if waits.oldest_at is None else max(0.0, self.clock() - waits.oldest_at)
             told["broker_alerts_oldest_seconds", receiver] = since
         return told
+
+    def _signing(self) -> dict[Key, float]:
+        failing = self.signing.failing
+        return {("broker_signing_keys_failing_seconds",): 0 if failing is None else self.clock() - failing.since}
 
     def _places(self) -> dict[Key, float]:
         everything, held = self.places.everything, self.places.held

@@ -166,6 +166,7 @@ class Playground:
             "BROKER_AUDIT_DAYS": str(RECORD_DAYS),
             "BROKER_ALLOW_LOOPBACK_ISSUERS": "true",
             "BROKER_METRICS": "open",
+            "BROKER_DRAIN_SECONDS": "0",
         }
 
     def _is_ready(self) -> bool:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker import refusals
 from broker.addresses import Source, TrustedProxies
 from broker.audit import new_attempt_id
+from broker.leaving import Leaving
 from broker.logs import logger
 from broker.metrics.counting import Counts
 from broker.refusals import Refusal
@@ -45,7 +46,7 @@ _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Json(Response):
-    """A JSON answer that no cache keeps: it may hold a token, or depend on one."""
+    """A JSON answer that no cache keeps, if it does not say so: it may hold a token, or depend on one."""
 
     media_type = "application/json"
 
@@ -113,6 +114,7 @@ class Attempts:
         clock: Callable[[], float],
         counts: Counts,
         sources: Sources,
+        leaving: Leaving,
         proxies: TrustedProxies,
         asked_by_proxies: tuple[str, ...] = (),
     ) -> None:
@@ -125,6 +127,7 @@ class Attempts:
         self.clock = clock
         self.counts = counts
         self.sources = sources
+        self.leaving = leaving
         self.proxies = proxies
         self.asked_by_proxies = asked_by_proxies
 
@@ -138,12 +141,15 @@ class Attempts:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         scope["source"] = source = self._source(scope, path)
         started = False
+        self.leaving.under_way += 1
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message["headers"], (ATTEMPT_HEADER.lower().encode(), attempt_id.encode())]
+                if self.leaving.begun:
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -160,6 +166,14 @@ class Attempts:
             response = answer(error, scope, attempt_id)
             if not started:
                 await response(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the server does so when its time to end is up
+            if not started:
+                refusal = refusals.BrokerEnding()
+                self.counts.refusal(refusal)
+                await refused(refusal, attempt_id)(scope, receive, send_with_id)
+            raise
+        finally:
+            self.leaving.under_way -= 1
 
     def _source(self, scope: Scope, path: str) -> Source:
         client = scope.get("client")

@@ -28,9 +28,9 @@ from starlette.types import Receive, Scope, Send
 from broker import refusals
 from broker.api_tokens import ApiToken, Role
 from broker.chain import Kept, digest
-from broker.minting import SigningKeys
 from broker.policy.shapes import is_name
 from broker.records import Query, seen_by_owner
+from broker.signing import SigningKeys
 from broker.state import State
 from broker.state.encoding import to_bytes
 from broker.web.answers import Json
@@ -79,12 +79,12 @@ def routes(callers: Callers) -> list[Route]:
         async with callers.asks(request, bearer(request), roles=roles, organization=organization) as (caller, attempt):
             if organization is not None and not is_name(organization):
                 raise refusals.InvalidQuery("no organization is called so: small letters, digits and - between them")
-            keys = callers.exchange.minter.keys
-            asked = Asked.read(request, organization, keys)
+            cursors = Cursors(callers.exchange.minter.keys(), callers.exchange.clock())
+            asked = Asked.read(request, organization, cursors)
             attempt.owner = organization or ""
             # Before anything is answered; where it cannot be written, nothing is.
             await callers.record(attempt, "read", caller.id, attempt.owner, every_seconds=READ_EVERY_SECONDS)
-        reading = Reading(asked=asked, caller=caller, state=callers.exchange.state, keys=keys)
+        reading = Reading(asked=asked, caller=caller, state=callers.exchange.state, cursors=cursors)
         if asked.streams:
             return Export(reading, places)
         with places.taken(caller.id):
@@ -112,7 +112,7 @@ class Asked:
     streams: bool
 
     @classmethod
-    def read(cls, request: Request, organization: str | None, keys: SigningKeys) -> Self:
+    def read(cls, request: Request, organization: str | None, cursors: Cursors) -> Self:
         """Reads a request's query string.
 
         Raises:
@@ -131,7 +131,7 @@ class Asked:
             raise refusals.InvalidQuery("'limit' is for pages: a stream has all that there is")
         return cls(
             query=query,
-            position=Cursors(keys).read(told["cursor"], query) if "cursor" in told else "",
+            position=cursors.read(told["cursor"], query) if "cursor" in told else "",
             limit=_limit(told.get("limit", str(DEFAULT_LIMIT))),
             streams=streams,
         )
@@ -159,10 +159,11 @@ class Cursors:
     """
 
     keys: SigningKeys
+    now: float
 
     def make(self, position: str, query: Query) -> str:
         """Where to go on with a query."""
-        key = self.keys.signing
+        key = self.keys.signing_at(self.now)
         payload = json.dumps([key.id, query.fingerprint, position]).encode()
         return _base64(payload) + "." + _base64(key.private.sign(_signed(payload)))
 
@@ -177,7 +178,7 @@ class Cursors:
             key_id, fingerprint, position = json.loads(payload)
         except (ValueError, TypeError, RecursionError) as error:
             raise refusals.InvalidCursor from error
-        key = self.keys.find(key_id)
+        key = self.keys.find(key_id, self.now)
         if key is None or fingerprint != query.fingerprint:
             raise refusals.InvalidCursor
         try:
@@ -238,7 +239,7 @@ class Reading:
     asked: Asked
     caller: ApiToken
     state: State
-    keys: SigningKeys
+    cursors: Cursors
     ended: bool = False
     """Whether all that there is was looked at."""
     looked_at: int = 0
@@ -270,7 +271,7 @@ class Reading:
     @property
     def cursor(self) -> str:
         """Where to go on."""
-        return Cursors(self.keys).make(self._after, self.asked.query)
+        return self.cursors.make(self._after, self.asked.query)
 
     @property
     def _after(self) -> str:

@@ -75,6 +75,7 @@ class Callers:
             StateUnavailable: it cannot be told now, or not recorded.
         """
         attempt = Attempt(kind="api", id=request.scope["attempt"], started_at=self.exchange.clock())
+        attempt.source = request.scope["source"]
         attempt.asked = f"{request.method} {request.scope['path']}"[:LONGEST_ASKED]
         kept = await self.exchange.state.api_token(shown.id)
         if kept is not None:

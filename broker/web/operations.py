@@ -10,16 +10,20 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.exchange import Exchange
+from broker.leaving import Leaving
 from broker.metrics import Metrics
 from broker.metrics.page import MEDIA_TYPE
 from broker.policy.matching import require_current
 from broker.policy.subjects import counted, kind_of
 from broker.reload import PoliciesInForce
+from broker.signing_files import KeysInForce
 from broker.state.pulse import Pulse
 from broker.web.answers import Json, tell_operator
 
 
-def routes(exchange: Exchange, in_force: PoliciesInForce, pulse: Pulse) -> list[Route]:
+def routes(
+    exchange: Exchange, in_force: PoliciesInForce, pulse: Pulse, signing: KeysInForce, leaving: Leaving
+) -> list[Route]:
     """`/healthz` answers for the process alone; `/readyz` for what it needs, and says why it is not ready."""
 
     async def healthz(_: Request) -> Response:
@@ -27,6 +31,8 @@ def routes(exchange: Exchange, in_force: PoliciesInForce, pulse: Pulse) -> list[
 
     async def readyz(request: Request) -> Response:
         problems = await _problems(exchange, pulse, request.scope["attempt"])
+        if leaving.begun:
+            problems.append("the broker is about to end")
         policies = exchange.policies()
         issuers = {
             name: {"usable": stands.usable, "age_seconds": stands.age_seconds, "problem": stands.problem}
@@ -39,6 +45,7 @@ def routes(exchange: Exchange, in_force: PoliciesInForce, pulse: Pulse) -> list[
             "problems": problems,
             "generation": policies.generation,
             "policies": _standing(in_force, exchange.clock()),
+            "signing_keys": _signing(signing, exchange.clock()),
             "issuers": issuers,
             "switched_off": await _switched_off(pulse),
         }
@@ -97,6 +104,18 @@ async def _switched_off(pulse: Pulse) -> dict[str, object] | None:
         "organizations": count["organization"],
         "publishers": count["publisher"],
     }
+
+
+def _signing(signing: KeysInForce, now: float) -> dict[str, object]:
+    """Which keys there are, and whether they are those of the files. Why they are not is for the log."""
+    failing, standings = signing.failing, signing.current.standings(now)
+    told = {
+        "current": failing is None,
+        "signing": signing.current.signing_at(now).id,
+        "announced": [id_ for id_, standing in standings.items() if standing == "announced"],
+        "retiring": [id_ for id_, standing in standings.items() if standing == "retiring"],
+    }
+    return told if failing is None else {**told, "failing_seconds": round(now - failing.since)}
 
 
 async def _problems(exchange: Exchange, pulse: Pulse, attempt_id: str) -> list[str]:

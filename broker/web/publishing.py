@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from broker import refusals
 from broker.exchange import MULTI_USE, MintRequest, parse_request, read_request
-from broker.minting import key_set
+from broker.signing import CACHED_SECONDS, key_set
 from broker.tokens import LONGEST_TOKEN
 from broker.web.answers import Json, read_body
 from broker.web.index import Index
@@ -51,7 +51,9 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
         return Json(document, media_type=DISCOVERY_TYPE)
 
     async def public_keys(_: Request) -> Response:
-        return Json(key_set(indexes[0].exchange.minter.keys))
+        exchange = indexes[0].exchange
+        keys = key_set(exchange.minter.keys(), exchange.clock())
+        return Json(keys, Cache_Control=f"public, max-age={CACHED_SECONDS}")
 
     return [
         *(route for index in indexes for route in _exchange_routes(index)),

@@ -260,6 +260,13 @@ def test_an_alert_holds_nothing_of_another_organization() -> None:
     assert codes(alerts) == ["first-use", "first-use", "identity-changed"]
 
 
+def test_of_several_publishers_the_organization_s_own_is_told() -> None:
+    record = json.loads(refused(refusals.ReplayedToken()))
+    record["publishers"] = ["beta/secret-release", "acme/widgets-release"]
+    (alert,) = Watcher().look(json.dumps(record))
+    assert (alert.subject, "beta" in alert.body()) == ("acme/widgets-release", False)
+
+
 def test_an_id_is_the_record_s_and_stays_the_same() -> None:
     ids = {alert.id for _ in range(2) for alert in Watcher().look(minted(), minted(NOW + 1, actor_id="7"))}
     assert len(ids) == 2

@@ -292,8 +292,8 @@ async def test_who_has_not_the_lease_waits_for_it_and_who_loses_it_stops(
 async def test_a_record_that_nobody_can_read_is_passed_over(tmp_path: Path) -> None:
     with hooked() as hook:
         async with alerting(tmp_path, receiver(hook)) as (one, state), going(one):
-            for body in ("no json", "[]", "{}", '{"at": 5}', refusal(1).replace('"identity"', '"other"')):
-                await state.append(record(organization="acme", body=body))
+            bodies = ["no json", "[]", "{}", '{"at": 5}', refusal(1).replace('"identity"', '"other"')] * 25
+            await asyncio.gather(*(state.append(record(organization="acme", body=body)) for body in bodies))
             await append(state, 2)
             await until(lambda: subjects(hook) == ["2"])
 

@@ -10,7 +10,6 @@ import resource
 import signal
 import socket
 import sqlite3
-import stat
 import subprocess
 import sys
 import tempfile
@@ -188,25 +187,6 @@ def test_a_port_that_is_taken_is_said_before_anything_is_served(
     assert told.out == ""
 
 
-def test_a_key_is_made_for_its_owner_alone_and_never_overwritten(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["keys", "new", str(tmp_path / "keys")]) == 0
-    assert main(["keys", "new", str(tmp_path / "keys" / "zz.pem")]) == 0
-    ids = [line.rpartition(" ")[2] for line in capsys.readouterr().out.splitlines()]
-    for file in (tmp_path / "keys").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    before = (tmp_path / "keys" / "zz.pem").read_bytes()
-    assert main(["keys", "new", str(tmp_path / "keys" / "zz.pem")]) == 1
-    assert "File exists" in capsys.readouterr().err
-    assert (tmp_path / "keys" / "zz.pem").read_bytes() == before
-    assert main(["keys", "list", str(tmp_path / "keys")]) == 0
-    files = sorted((tmp_path / "keys").iterdir())
-    assert capsys.readouterr().out.splitlines() == [f"{ids[0]}  {files[0]}", f"{ids[1]}  {files[1]}  signs"]
-    assert main(["keys", "list", str(tmp_path / "nothing")]) == 1
-    assert "broker keys new" in capsys.readouterr().err
-
-
 def test_the_audit_tail_prints_records_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = f"sqlite:///{tmp_path}/state.db"
     asyncio.run(store(state, "a", "b", "c"))
@@ -241,7 +221,9 @@ async def store(url: str, *bodies: str) -> None:
     await state.close()
 
 
-@pytest.mark.parametrize("verb", ["", "serve", "check", "keys", "keys new", "audit", "audit tail", "playground"])
+@pytest.mark.parametrize(
+    "verb", ["", "serve", "check", "keys", "keys new", "keys rotate", "keys list", "audit", "audit tail", "playground"]
+)
 def test_every_help_says_more_than_its_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*verb.split(), "--help"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from broker.minting import SigningKeys, key_set
+from broker.signing import SigningKeys, key_set
 from tests.test_minting import KEY
 
 
@@ -19,7 +20,7 @@ class KeyServer:
 
     url: str = ""
     status: int = 200
-    body: bytes = field(default_factory=lambda: json.dumps(key_set(SigningKeys(keys=(KEY,)))).encode())
+    body: bytes = field(default_factory=lambda: json.dumps(key_set(SigningKeys(keys=(KEY,)), time.time())).encode())
     headers: Mapping[str, str] = field(default_factory=dict)
     asked: int = 0
     seen: list[str] = field(default_factory=list)

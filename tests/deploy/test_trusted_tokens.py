@@ -20,9 +20,10 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from broker import refusals
-from broker.minting import Narrowing, SigningKey, SigningKeys, key_set
+from broker.minting import Narrowing
 from broker.patterns import Projects
 from broker.patterns import normalise as broker_normalise
+from broker.signing import SigningKey, SigningKeys, key_set
 from tests.deploy.key_server import KeyServer, serving_keys
 from tests.test_minting import INDEX, ISSUER, KEY, STRANGER, forged, minted, minter, new_key, parts
 from trusted_tokens import (
@@ -116,7 +117,7 @@ def test_the_claims_it_knows_are_those_that_the_broker_writes() -> None:
 
 def test_all_keys_of_the_broker_verify_and_the_keys_are_fetched_once(server: KeyServer) -> None:
     old = new_key()
-    server.body = json.dumps(key_set(SigningKeys(keys=(old, KEY)))).encode()
+    server.body = json.dumps(key_set(SigningKeys(keys=(old, KEY)), time.time())).encode()
     tokens = trusted(server)
     for _ in range(20):
         tokens.verify(fresh())
@@ -300,7 +301,7 @@ def test_a_new_key_is_found_at_once_and_a_removed_one_is_gone_after_five_minutes
     clock, new = Clock(), new_key()
     tokens = trusted(server, keys=Keys(server.url, clock=clock))
     tokens.verify(fresh())
-    server.body = json.dumps(key_set(SigningKeys(keys=(new,)))).encode()
+    server.body = json.dumps(key_set(SigningKeys(keys=(new,)), time.time())).encode()
     clock.now += 299
     tokens.verify(fresh())
     assert server.asked == 1

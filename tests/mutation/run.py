@@ -62,6 +62,7 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "broker/providers/generic.py": ("tests/providers/test_generic.py", *_PROVIDERS),
     "broker/policy/model.py": ("tests/policy_core", "tests/test_audit.py"),
     "broker/policy/matching.py": ("tests/policy_core", "tests/providers/test_github.py"),
+    "broker/signing.py": ("tests/test_signing.py", "tests/test_minting.py"),
     "broker/minting.py": ("tests/test_minting.py", "tests/property/test_tokens.py"),
     "broker/devpi.py": ("tests/test_devpi.py",),
     "broker/audit.py": ("tests/test_audit.py",),

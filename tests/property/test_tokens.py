@@ -6,14 +6,13 @@ import contextlib
 import json
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.minting import Minter, SigningKey, SigningKeys
+from broker.minting import Minter
 from broker.playground.claims import github_claims
 from broker.refusals import Refusal
+from broker.signing import SigningKey, SigningKeys
 from broker.tokens import Claims, peek
 from tests.fakes import NOW, header_of, outcome, segment, sign, trusted, verified
 from tests.property.strategies import json_values
@@ -89,14 +88,9 @@ def test_different_payloads_have_different_fingerprints(one: str, other: str) ->
     assert (first == second) == (one == other)
 
 
+KEYS = SigningKeys(keys=(SigningKey.new(),))
 MINTER = Minter(
-    keys=SigningKeys(
-        keys=(
-            SigningKey.parse(
-                ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            ),
-        )
-    ),
+    keys=lambda: KEYS,
     issuer="https://upload.acme.example",
     audience="https://upload.acme.example/legacy/",
 )
@@ -106,5 +100,5 @@ upload_segments = segments | json_values.map(lambda value: segment(json.dumps(va
 
 @given(st.text() | st.lists(upload_segments, max_size=4).map(".".join))
 def test_what_is_no_upload_token_is_refused(text: str) -> None:
-    for told in (text, f"pypi-{text}", f"pypi-{MINTER.keys.signing.header}.{text}"):
+    for told in (text, f"pypi-{text}", f"pypi-{KEYS.keys[0].header}.{text}"):
         assert outcome(MINTER.read, told, NOW) == "invalid-upload-token"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import logs
 from broker.addresses import TrustedProxies
+from broker.leaving import Leaving
 from broker.metrics.counting import Counts
 from broker.refusals import RequestTooLarge
 from broker.sources import Sources
@@ -24,7 +26,7 @@ from tests.harness import Setup
 pytestmark = pytest.mark.anyio
 
 
-def attempts(app: ASGIApp) -> Attempts:
+def attempts(app: ASGIApp, leaving: Leaving | None = None) -> Attempts:
     """The middleware around something that asks state for nothing."""
     sources = Sources(
         state=open_state("sqlite:///nowhere.db", retention_days=1),
@@ -33,7 +35,14 @@ def attempts(app: ASGIApp) -> Attempts:
         clock=lambda: 1.0,
         publish_record=lambda _, __: None,
     )
-    return Attempts(app, clock=lambda: 1.0, counts=Counts(tuple), sources=sources, proxies=TrustedProxies())
+    return Attempts(
+        app,
+        clock=lambda: 1.0,
+        counts=Counts(tuple),
+        sources=sources,
+        leaving=leaving or Leaving(0),
+        proxies=TrustedProxies(),
+    )
 
 
 async def test_a_bug_is_a_500_without_detail_and_an_error_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,6 +57,27 @@ async def test_a_bug_is_a_500_without_detail_and_an_error_in_the_log(capsys: pyt
     assert "secret" not in answer.text
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["level"], told["attempt"]) == ("error", answer.headers["attempt-id"])
+
+
+async def test_what_is_cut_off_after_the_answer_began_adds_nothing_to_it() -> None:
+    sent: list[str] = []
+
+    async def answers(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise asyncio.CancelledError
+
+    async def send(message: object) -> None:
+        assert isinstance(message, dict)
+        sent.append(message["type"])
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request"}
+
+    leaving = Leaving(0)
+    served = attempts(answers, leaving)
+    with pytest.raises(asyncio.CancelledError):
+        await served({"type": "http", "path": "/", "headers": []}, receive, send)
+    assert (sent, leaving.under_way) == (["http.response.start"], 0)
 
 
 async def test_a_bug_after_the_answer_began_adds_nothing_to_it() -> None:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from broker import refusals
 from broker.api_tokens import ApiToken
 from broker.audit import Record
 from broker.chain import Kept, link
-from broker.minting import SigningKey, SigningKeys
 from broker.records import Query
+from broker.signing import SigningKey, SigningKeys, parse
 from broker.state.opening import open_state
 from broker.state.sqlite import SQLiteState
 from broker.web import audit, callers
@@ -105,7 +103,7 @@ async def test_where_the_reading_cannot_be_recorded_nothing_is_answered(
 ) -> None:
     headers = await with_token(broker, records=bodies(1))
 
-    async def failing(*_: object) -> None:
+    async def failing(*_: object, **__: object) -> None:
         raise refusals.StateUnavailable
 
     with monkeypatch.context() as patched:
@@ -117,25 +115,26 @@ async def test_where_the_reading_cannot_be_recorded_nothing_is_answered(
     assert [one["decision"] for one in await broker.records() if one["kind"] == "api"] == ["allowed"]
 
 
+def keys_of(broker: Broker) -> SigningKeys:
+    """The broker's own."""
+    return SigningKeys(keys=parse((broker.folder / "signing.pem").read_bytes()))
+
+
 async def test_a_cursor_of_another_store_is_refused(broker: Broker) -> None:
     headers = await with_token(broker, records=bodies(1))
-    key = SigningKey.parse((broker.folder / "signing.pem").read_bytes())
-    cursor = Cursors(SigningKeys(keys=(key,))).make("1700000000000-0", Query.parse("acme", []))
+    cursor = Cursors(keys_of(broker), time.time()).make("1700000000000-0", Query.parse("acme", []))
     for query in ("", "&format=ndjson"):
         answer = await broker.client.get(f"{ACME}?cursor={cursor}{query}", headers=headers)
         assert (answer.status_code, code_of(answer)) == (422, "invalid-cursor")
 
 
 async def test_a_cursor_lives_as_long_as_its_key() -> None:
-    def key() -> SigningKey:
-        private = Ed25519PrivateKey.generate()
-        return SigningKey.parse(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-
+    key = SigningKey.new
     old, new, query = key(), key(), Query.parse("acme", [])
-    cursor = Cursors(SigningKeys(keys=(old,))).make("7", query)
-    assert Cursors(SigningKeys(keys=(old, new))).read(cursor, query) == "7"
+    cursor = Cursors(SigningKeys(keys=(old,)), 1.0).make("7", query)
+    assert Cursors(SigningKeys(keys=(old, new)), 1.0).read(cursor, query) == "7"
     with pytest.raises(refusals.InvalidCursor):
-        Cursors(SigningKeys(keys=(new,))).read(cursor, query)
+        Cursors(SigningKeys(keys=(new,)), 1.0).read(cursor, query)
 
 
 async def test_an_upload_token_is_no_cursor_and_a_cursor_no_upload_token(broker: Broker) -> None:
@@ -171,11 +170,10 @@ async def test_a_stream_ends_after_its_time_and_is_not_taken_for_the_whole(
 
 async def reading(broker: Broker) -> Reading:
     """What a stream of acme's would read."""
-    key = SigningKeys(keys=(SigningKey.parse((broker.folder / "signing.pem").read_bytes()),))
     caller = ApiToken.make("exports", "operator", now=0, seconds=1)[1]
     asked = Asked(query=Query.parse("acme", []), position="", limit=1, streams=True)
     state = open_state(state_url(broker.folder), retention_days=400)
-    return Reading(asked=asked, caller=caller, state=state, keys=key)
+    return Reading(asked=asked, caller=caller, state=state, cursors=Cursors(keys_of(broker), time.time()))
 
 
 async def test_a_reader_that_takes_nothing_or_goes_away_gets_no_last_line(

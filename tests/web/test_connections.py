@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -11,10 +12,15 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.server import ServerState
 
+from broker import logs
 from broker.playground.ci_server import serving_ci
 from broker.web import connections
 from broker.web.connections import Awaits, Connections
+from broker.web.protocol import BoundedProtocol
 from tests.servers import Served, broker
 
 MOST = 20
@@ -72,6 +78,7 @@ def test_a_request_that_is_there_gives_way_to_nobody() -> None:
 def test_the_operator_is_told_but_not_each_time(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    logs.configure("info")
     all_of_them = Connections(1)
     for _ in range(5):
         all_of_them.enter(Line(), "a")
@@ -118,3 +125,17 @@ def test_what_is_closed_makes_room(served: Served) -> None:
         with connect(served, "127.0.0.1") as connection:
             connection.sendall(GET + b"Connection: close\r\n\r\n")
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.anyio
+async def test_where_there_is_no_room_a_connection_is_closed_at_once() -> None:
+    config = uvicorn.Config(Starlette(), lifespan="off", log_config=None)
+    state, loop = ServerState(), asyncio.get_running_loop()
+
+    def made() -> BoundedProtocol:
+        return BoundedProtocol(config=config, server_state=state, app_state={}, all_connections=Connections(0))
+
+    async with await loop.create_server(made, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        with contextlib.suppress(ConnectionError), contextlib.closing(writer):
+            assert await reader.read() == b""

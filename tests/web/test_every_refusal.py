@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker import refusals
+from tests import test_leaving
 from tests.web import (
     test_api,
     test_api_audit,
@@ -26,4 +27,5 @@ def test_every_refusal_has_its_row() -> None:
     provoked |= {test_several_registries.NOT_ADMITTED} | test_reads.PROVOKED
     provoked |= test_many_uploads.PROVOKED | test_forward.PROVOKED | test_api.PROVOKED | test_api_audit.PROVOKED
     provoked |= test_recalls.PROVOKED
+    provoked |= {test_leaving.CUT_OFF}
     assert provoked == {refusal.code for refusal in refusals.every()}
