@@ -25,7 +25,7 @@ class Settling:
         since: Since when the file remembers, if it is found empty.
     """
 
-    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "since", "spend", "switches")
+    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "since", "spend")
 
     def __init__(self, settlement: Settlement, note: Callable[[float], None], since: int) -> None:
         self.settlement = settlement
@@ -36,7 +36,6 @@ class Settling:
         self.limits = keyed(settlement.limits)
         self.again = keyed(() if settlement.again is None else (settlement.again,))
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
-        self.switches = [*map(to_bytes, settlement.switches)]
         self.row = Row.of(settlement.record, settlement.receipt)
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
@@ -58,13 +57,14 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits, self._off, since = _known(
+        self._spends, self._limits, since, any_off = _known(
             cursor,
             {one.spend for one in settlings},
             {key for one in settlings for key, _ in (*one.limits, *one.again)},
-            {subject for one in settlings for subject in one.switches},
         )
         self._since = begin(cursor, settlings[0].since) if since is None else since
+        # Hardly ever is anything off: subjects are looked for where something is.
+        self._off = _off(cursor, settlings) if any_off else frozenset()
         self._settled: list[Settling] = []
         self._spent: dict[bytes, Settling] = {}
         self._counted: dict[bytes, int] = {}
@@ -161,25 +161,32 @@ def hashed(key: str) -> bytes:
 
 
 def _known(
-    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes], switches: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], frozenset[str], int | None]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; which are off; and
-    since when it remembers."""
-    asked_spends, asked_limits, asked_switches = _padded(spends), _padded(limits), _padded(switches)
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], int | None, bool]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; since when it
+    remembers; and whether anything is switched off.
+    """
+    asked_spends, asked_limits = _padded(spends), _padded(limits)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    off = "SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN"
     query = (
         f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"  # noqa: S608 - ours
-        f" ({off} ({marks(asked_switches)})), (SELECT since FROM memory)"
+        " (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
     )
-    spent, counted, off, since = cursor.execute(query, [*asked_spends, *asked_limits, *asked_switches]).fetchone()
+    spent, counted, since, any_off = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
-        subjects_in(off),
         since,
+        bool(any_off),
     )
+
+
+def _off(cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> frozenset[str]:
+    """Of all their switches, those that are off."""
+    asked = _padded({to_bytes(subject) for one in settlings for subject in one.settlement.switches})
+    query = f"SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN ({marks(asked)})"  # noqa: S608 - marks
+    return subjects_in(cursor.execute(query, asked).fetchone()[0])
 
 
 def begin(cursor: sqlite3.Cursor, since: int) -> int:
