@@ -578,7 +578,7 @@ async def test_behind_a_confirmed_write_reads_cost_no_write(
 
 async def test_a_service_that_sentinels_do_not_know_is_unavailable() -> None:
     with RedisServer(mode=("--sentinel",)) as sentinel:
-        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0") as state:
+        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0?replicas=0") as state:
             with unavailable_in_time():
                 await state.ping()
 
