@@ -45,13 +45,15 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.minting import Minter
+from broker.policy_changes import SAME_SECONDS, PolicyChanges
 from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
-from broker.signing_files import KeysInForce, Source, record_once
+from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, key_of
 from broker.sources import Sources
 from broker.state import State
+from broker.state.once import record_once
 from broker.state.opening import open_state
 from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
@@ -185,6 +187,7 @@ class _Parts:
         pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
         self.traces = _open_traces(chosen)
+        self.policy_changes = PolicyChanges(policies, clock=clock, record=self._record_policies)
         self.indexes = [self._index(one) for one in told]
         callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
@@ -258,7 +261,13 @@ class _Parts:
         )
 
     async def _record_key(self, attempt: Attempt) -> None:
-        if await record_once(self.state, attempt):
+        await self._record_once(attempt, key_of(attempt), REMEMBERED_SECONDS)
+
+    async def _record_policies(self, attempt: Attempt, what: str) -> None:
+        await self._record_once(attempt, what, SAME_SECONDS)
+
+    async def _record_once(self, attempt: Attempt, what: str, seconds: int) -> None:
+        if await record_once(self.state, attempt, what=what, seconds=seconds):
             self._publish_record(attempt, attempt.record())
 
     def _read_again(self) -> None:
@@ -311,6 +320,7 @@ class _Parts:
             asyncio.create_task(self._begin_state()),
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.signing.keep_current()),
+            asyncio.create_task(self.policy_changes.keep_noted()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
             asyncio.create_task(self.sources.keep_told()),

@@ -54,6 +54,11 @@ KNOWN: dict[str, Any] = {
     "caller": ApiToken.make("exports", "owner", organization="acme", now=NOW, seconds=1)[1],
     "asked": "GET /api/organizations/acme/audit",
     "unrecorded": {"invalid-signature": 7},
+    "key": "thumbprint",
+    "change": "signing",
+    "before": "g0",
+    "signs_from": "2026-11-28T06:00:00Z",
+    "replica": "broker-1",
     "refusal": refusals.NoPublisher("no", expected="acme/a: ref"),
 }
 """Something for each attribute of an attempt that can be left out."""
