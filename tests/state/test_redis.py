@@ -510,11 +510,12 @@ async def test_a_failover_by_sentinel_under_load_is_followed_and_no_token_is_spe
                 assert isinstance(await other.settle(settlement(spend=token)), Spent)
 
 
-async def test_what_no_replica_has_is_not_acknowledged(redis_server: RedisServer, prefix: str) -> None:
+async def test_what_no_replica_has_is_not_acknowledged() -> None:
     """A failover would lose it, and the token could be spent again, the revoked one used."""
-    with RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
-        wait_until(lambda: has_replicas(redis_server, 1), "the replica does not come up")
-        async with opened(f"{redis_server.url}?prefix={prefix}&replicas=1") as state:
+    with RedisServer("--repl-diskless-sync-delay", "0") as server, RedisServer() as replica:
+        replica.asked("REPLICAOF", "127.0.0.1", server.port)
+        wait_until(lambda: has_replicas(server, 1), "the replica does not come up")
+        async with opened(f"{server.url}?replicas=1") as state:
             spent = settlement(spend="token")
             assert await state.settle(spent) == Settled()
             replica.freeze()
@@ -577,7 +578,7 @@ async def test_behind_a_confirmed_write_reads_cost_no_write(
 
 async def test_a_service_that_sentinels_do_not_know_is_unavailable() -> None:
     with RedisServer(mode=("--sentinel",)) as sentinel:
-        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0") as state:
+        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0?replicas=0") as state:
             with unavailable_in_time():
                 await state.ping()
 

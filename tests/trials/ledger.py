@@ -31,6 +31,9 @@ from tests.web.test_upload_refusals import basic
 AGAIN = 0.5
 """How often an old identity token is offered again: once for every two new ones."""
 
+PAUSE_SECONDS = 0.05
+"""Of a client, between two identity tokens: they are all offered once more in the end."""
+
 RECENT = 60
 """Of those that are offered again, half are among the last so many: what a fault can have lost."""
 
@@ -116,7 +119,7 @@ class Ledger:
                     await self.burn(client, random.choice(urls), token)
                 if random.random() < AGAIN:
                     await self.offer(client, random.choice(urls), self.old())
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def offer_all_again(self, urls: Sequence[str], at_once: int = 8) -> None:
         """Offers each token once more, everywhere: what is forgotten is found then at the latest."""
