@@ -199,7 +199,7 @@ async def test_what_is_off_is_shown(tmp_path: Path, capsys: pytest.CaptureFixtur
         counted = {what: value(text, metrics, what=what) for what in ("everything", "issuer", "organization")}
         assert counted == {"everything": 0, "issuer": 1, "organization": 1}
         await run(broker, "disable", "everything")
-        while not (await broker.client.get("/readyz")).json()["switched_off"]["everything"]:  # noqa: ASYNC110 - as above
+        while not (await broker.client.get("/readyz")).json()["switched_off"]["everything"]:  # noqa: ASYNC110 - no more
             await asyncio.sleep(0.1)
         assert value((await broker.client.get("/metrics")).text, metrics, what="everything") == 1
 

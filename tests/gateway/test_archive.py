@@ -554,13 +554,13 @@ TAR = PKG_INFO + END_OF_TAR
     ("content", "reason"),
     [
         (b"", "ends too early"),
-        (gzip.compress(PKG_INFO), "ends too early"),
-        (gzip.compress(PKG_INFO + bytes(511)), "ends too early"),
-        (gzip.compress(PKG_INFO) + gzip.compress(TAR), "ends too early"),
-        (gzip.compress(random.Random(3).randbytes(9) + TAR)[:30], "ends too early"),
+        (gzip.compress(PKG_INFO, mtime=0), "ends too early"),
+        (gzip.compress(PKG_INFO + bytes(511), mtime=0), "ends too early"),
+        (gzip.compress(PKG_INFO, mtime=0) + gzip.compress(TAR, mtime=0), "ends too early"),
+        (gzip.compress(random.Random(3).randbytes(9) + TAR, mtime=0)[:30], "ends too early"),
         (TAR, "no gzip"),
         (zlib.compress(TAR), "no gzip"),
-        (gzip.compress(TAR)[:10] + b"\xff" * 20, "no gzip"),
+        (gzip.compress(TAR, mtime=0)[:10] + b"\xff" * 20, "no gzip"),
     ],
 )
 def test_what_is_no_gzip_or_has_no_end_is_refused(content: bytes, reason: str, tmp_path: Path) -> None:
