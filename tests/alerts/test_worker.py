@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler
@@ -21,7 +22,6 @@ from broker.alerts.receivers import Receiver
 from broker.alerts.standing import Watch
 from broker.alerts.webhooks import Webhooks
 from broker.alerts.worker import LEASE, Alerting, pause_seconds
-from broker.app import webhook_transport
 from broker.keys import IssuerKeys
 from broker.metrics.counting import Counts
 from broker.playground.ci import FakeCI
@@ -34,6 +34,9 @@ from tests.redis_server import RedisServer
 from tests.state.examples import record
 
 pytestmark = pytest.mark.anyio
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without the system's certificates, which take long to load: receivers are plain http here."""
 
 PATIENCE_SECONDS = 60.0
 
@@ -189,7 +192,7 @@ async def alerting(folder: Path, *receivers: Receiver, url: str | None = None) -
     made = Setup(folder=folder).write()
     state = open_state(url or state_url(folder), retention_days=30)
     policies = PoliciesInForce(made.policies, allow_loopback_issuers=False, stale_after_seconds=3600, clock=time.time)
-    async with httpx.AsyncClient() as client, webhook_transport() as transport:
+    async with httpx.AsyncClient(verify=PLAIN) as client, httpx.AsyncHTTPTransport(verify=PLAIN) as transport:
         keys = IssuerKeys(client, state, time.time)
         yield (
             Alerting(
