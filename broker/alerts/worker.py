@@ -245,7 +245,7 @@ class Alerting:
 
 
 async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancels tasks until they have ended: what they wait for may swallow a cancellation, in the HTTP client's depths."""
+    """Cancels tasks until they have ended: what they wait for may swallow a cancellation."""
     waiting = set(tasks)
     while waiting:
         for task in waiting:

@@ -292,6 +292,30 @@ async def test_who_has_not_the_lease_waits_for_it_and_who_loses_it_stops(
             assert isinstance(await state.claim(other, now=time.time(), seconds=60), Claimed)
 
 
+class Deaf(httpx.AsyncBaseTransport):
+    """A client that is cancelled twice before it gives up."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(PATIENCE_SECONDS)
+        await asyncio.sleep(PATIENCE_SECONDS)
+        raise httpx.ConnectError("gave up", request=request)
+
+
+async def test_a_delivery_that_does_not_hear_of_the_end_does_not_hold_it_up(tmp_path: Path) -> None:
+    async with alerting(tmp_path, receiver(Hook())) as (one, state):
+        one._webhooks = Webhooks(transport=(deaf := Deaf()), clock=time.time, user_agent="broker")
+        began = time.monotonic()
+        async with going(one):
+            await append(state, 1)
+            await until(lambda: deaf.asked)
+        assert time.monotonic() - began < PATIENCE_SECONDS / 2
+
+
 async def test_a_record_that_nobody_can_read_is_passed_over(tmp_path: Path) -> None:
     with hooked() as hook:
         async with alerting(tmp_path, receiver(hook)) as (one, state), going(one):
