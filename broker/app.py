@@ -45,13 +45,15 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.minting import Minter
+from broker.policy_changes import SAME_SECONDS, PolicyChanges
 from broker.refusals import StateUnavailable
 from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
-from broker.signing_files import KeysInForce, Source, record_once
+from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, name_of
 from broker.sources import Sources
 from broker.state import State
+from broker.state.once import record_once
 from broker.state.opening import open_state
 from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
@@ -64,6 +66,9 @@ MOST_READERS = 256
 """Pages and files that a process reads from one registry at once."""
 MOST_FILES = 192
 """Of those, files: what is left is for pages, which come and go."""
+
+BEGIN_AGAIN_SECONDS = 1.0
+"""Between attempts to reach a state at start."""
 
 USER_AGENT = f"trusted-publishing-broker/{__version__}"
 
@@ -182,6 +187,7 @@ class _Parts:
         pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
         self.traces = _open_traces(chosen)
+        self.policy_changes = PolicyChanges(policies, clock=clock, record=self._record_policies)
         self.indexes = [self._index(one) for one in told]
         callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
@@ -255,7 +261,13 @@ class _Parts:
         )
 
     async def _record_key(self, attempt: Attempt) -> None:
-        if await record_once(self.state, attempt):
+        await self._record_once(attempt, name_of(attempt), REMEMBERED_SECONDS)
+
+    async def _record_policies(self, attempt: Attempt, what: str) -> None:
+        await self._record_once(attempt, what, SAME_SECONDS)
+
+    async def _record_once(self, attempt: Attempt, what: str, seconds: int) -> None:
+        if await record_once(self.state, attempt, what=what, seconds=seconds):
             self._publish_record(attempt, attempt.record())
 
     def _read_again(self) -> None:
@@ -305,8 +317,10 @@ class _Parts:
         self.policies.tell("loaded")
         self.signing.tell("loaded")
         work = [
+            asyncio.create_task(self._begin_state()),
             asyncio.create_task(self.policies.keep_current()),
             asyncio.create_task(self.signing.keep_current()),
+            asyncio.create_task(self.policy_changes.keep_noted()),
             asyncio.create_task(self.keys.keep_fresh(lambda: self.policies.current.issuers)),
             asyncio.create_task(self.metrics.keep_written()),
             asyncio.create_task(self.sources.keep_told()),
@@ -334,6 +348,17 @@ class _Parts:
             await self.state.close()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+
+    async def _begin_state(self) -> None:
+        """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
+        while True:
+            try:
+                for said in await self.state.begin(self.clock()):
+                    logs.logger().warning("state is not kept as it should be", why=said)
+            except StateUnavailable:  # which `/readyz` and every request say too
+                await asyncio.sleep(BEGIN_AGAIN_SECONDS)
+            else:
+                return
 
 
 def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:

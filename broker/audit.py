@@ -56,12 +56,13 @@ _WHERE_KNOWN: Final = {
     "unrecorded": "unrecorded",
     "key": "key",
     "change": "change",
+    "before": "before",
     "signs_from": "signs_from",
     "replica": "replica",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
 
-Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit", "keys"]
+Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit", "keys", "policies"]
 
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
@@ -154,8 +155,10 @@ class Attempt:
     """Of attempts that left no record of their own: how many were refused with which code."""
     key: str = ""
     """Of a change of the broker's own signing keys: the key's id."""
-    change: Change | Literal[""] = ""
-    """What happened to it."""
+    change: Change | Literal["loaded", "failing", ""] = ""
+    """What happened to it; or to the policies."""
+    before: str = ""
+    """The generation of the policies that were in force before."""
     signs_from: str = ""
     """From when it signs, where its file says so."""
     replica: str = ""

@@ -25,7 +25,7 @@ from broker.policy.model import SCOPES, Issuer, Policies, Scope
 from broker.policy.subjects import left_of, subjects_of, switches_of
 from broker.providers import Identity
 from broker.sources import Sources
-from broker.state import Limit, OverLimit, Pin, Settled, Settlement, Spent, State, SwitchedOff
+from broker.state import Forgotten, Limit, OverLimit, Pin, Settled, Settlement, Spent, State, SwitchedOff
 from broker.tokens import Claims
 
 
@@ -265,6 +265,7 @@ class Exchange:
                 again=self.rates.again(spend),
                 spend=spend,
                 spend_until=claims.replayable_until,
+                issued_at=claims.issued_at,
                 receipt=minted.receipt,
                 pins=_first_uses(attempt, identity),
                 switches=switches_of(identity.issuer, _earning(attempt)),
@@ -286,6 +287,9 @@ class Exchange:
                 raise refusals.RateLimited(
                     f"too many exchanges in a short time for {self.rates.what(key)}", retry_after_seconds=seconds
                 )
+            case Forgotten():
+                attempt.token_id, attempt.expires_at = "", 0
+                raise refusals.StateForgot
             case taken:
                 pin = taken.pin
                 attempt.token_id, attempt.expires_at = "", 0

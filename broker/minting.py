@@ -164,7 +164,7 @@ class Minter:
             "iss": self.issuer,
             "aud": self.audience,
             "sub": grant.publishers[0].id,
-            "jti": secrets.token_urlsafe(16),
+            "jti": secrets.token_hex(16),  # such as begins with "-" could not be said to `broker revoke token`
             "iat": issued_at,
             "nbf": issued_at,
             "exp": issued_at + lifetime_seconds,

@@ -357,6 +357,16 @@ class ReplayedToken(Refusal):
     remedy = "Fetch a fresh identity token for each exchange; if you did, somebody else has used yours."
 
 
+class StateForgot(Refusal):
+    """The identity token is older than the broker's memory, which was lost: it may have been exchanged before."""
+
+    code, status = "state-forgot", 422
+    remedy = (
+        "Fetch a fresh identity token; where a job gets only one, as in GitLab, start the job again. The operator "
+        "finds out what emptied the broker's state."
+    )
+
+
 class StateUnavailable(Refusal):
     """The broker cannot reach what it must remember, so it grants nothing."""
 
@@ -406,7 +416,10 @@ class ExpiredUploadToken(Refusal):
 
 
 class RevokedToken(Refusal):
-    """The token was revoked; clients do so at the end of a run."""
+    """The token was revoked; clients do so at the end of a run.
+
+    Or the broker lost its state since the mint, and with it what was revoked: then no token from before is taken.
+    """
 
     code, status = "revoked-token", 403
     remedy = (

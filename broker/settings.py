@@ -115,7 +115,10 @@ class Settings(BaseSettings):
     )
     state_url: SecretStr = Field(
         default=SecretStr("sqlite:///state.db"),
-        description="Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...` or `redis+sentinel://...`.",
+        description=(
+            "Where state is kept: `sqlite:///state.db`, `redis://...`, `rediss://...`, `redis+sentinel://...` or "
+            "`redis+cluster://...`."
+        ),
     )
     signing_keys_pem: SecretStr | None = Field(
         default=None,

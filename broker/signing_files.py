@@ -25,7 +25,6 @@ from broker.logs import logger
 from broker.refusals import StateUnavailable
 from broker.settings import Settings, SettingsError
 from broker.signing import LONGEST_TEXT, SINCE_EVER, Change, SigningKey, SigningKeys, Standing, changes, moment, parse
-from broker.state import Settled, Settlement, State
 
 LOOK_SECONDS: Final = 1.0
 """Between two looks at the files: they are few and small, so each look reads them."""
@@ -272,29 +271,14 @@ class KeysInForce:
             )
 
 
+def name_of(attempt: Attempt) -> str:
+    """What tells a key's change from everything else that is recorded once."""
+    return f"key {attempt.change} {attempt.key}"
+
+
 def attempt_of(change: Change, key_id: str, now: float, *, signs_from: float = SINCE_EVER) -> Attempt:
     """The notebook of a key's change."""
     attempt = Attempt(kind="keys", id=new_attempt_id(now), started_at=now)
     attempt.key, attempt.change, attempt.replica = key_id, change, socket.gethostname()
     attempt.signs_from = "" if signs_from == SINCE_EVER or change == "removed" else moment(signs_from)
     return attempt
-
-
-async def record_once(state: State, attempt: Attempt) -> bool:
-    """Records a key's change, unless some replica did; whether it was done now.
-
-    Raises:
-        StateUnavailable
-    """
-    outcome = await state.settle(
-        Settlement(
-            now=attempt.started_at,
-            limits=(),
-            spend=f"key {attempt.change} {attempt.key}",
-            spend_until=int(attempt.started_at) + REMEMBERED_SECONDS,
-            receipt="",
-            pins=(),
-            record=attempt.record(),
-        )
-    )
-    return isinstance(outcome, Settled)

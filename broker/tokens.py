@@ -82,6 +82,11 @@ class Claims:
     fingerprint: str
 
     @property
+    def issued_at(self) -> float:
+        """When the issuer says it was made, in epoch seconds."""
+        return _moment(self.values, "iat")
+
+    @property
     def replayable_until(self) -> int:
         """Until when (epoch seconds) this token must be remembered once it is spent."""
         return int(self.expires_at) + 1 + LEEWAY_SECONDS + REPLAY_MARGIN_SECONDS

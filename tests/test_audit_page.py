@@ -53,7 +53,12 @@ KNOWN: dict[str, Any] = {
     "reason": "lost",
     "caller": ApiToken.make("exports", "owner", organization="acme", now=NOW, seconds=1)[1],
     "asked": "GET /api/organizations/acme/audit",
+    "key": "kid-1",
+    "change": "announced",
+    "signs_from": "2026-11-28T02:00:00Z",
+    "replica": "broker-1",
     "unrecorded": {"invalid-signature": 7},
+    "before": "g0",
     "refusal": refusals.NoPublisher("no", expected="acme/a: ref"),
 }
 """Something for each attribute of an attempt that can be left out."""

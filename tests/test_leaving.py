@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +19,17 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from broker import leaving
 from broker.cli import serve
 from broker.leaving import Leaving, turn_away
 from broker.playground.ci import FakeCI
 from broker.playground.ci_server import serving_ci
-from tests.gateway.uploads import CONTENT_TYPE, WHEEL, metadata, pack_wheel, upload, wheel_entries
+from broker.playground.processes import free_port
+from broker.state.opening import open_state
+from tests.gateway.uploads import CONTENT_TYPE, WHEEL, upload
+from tests.harness import state_url
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
 from tests.servers import Served, broker
 from tests.web.test_upload_refusals import basic
@@ -31,6 +37,8 @@ from tests.web.test_upload_refusals import basic
 PATIENCE_SECONDS = 60.0
 
 CUT_OFF = "broker-ending"
+
+BODY = upload()
 
 
 @pytest.fixture(name="ci", scope="module")
@@ -71,14 +79,11 @@ def ready(served: Served) -> httpx.Response | None:
     return None
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
 def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
-    tmp_path: Path, ci: FakeCI, registry: PypiServer, workers: str
+    tmp_path: Path, ci: FakeCI, registry: PypiServer
 ) -> None:
-    version = f"1.{workers}"
-    name, body = WHEEL.replace("1.0", version), upload_of(version)
+    """Of one process; `tests.trials.rotation --workers 2` has several."""
     settings = {
-        "workers": workers,
         "drain_seconds": "1.5",
         "shutdown_seconds": "3",
         "registry_url": registry.url,
@@ -91,7 +96,7 @@ def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
             return httpx.post(f"{served.url}/_/oidc/mint-token", json={"token": ci.token()}, trust_env=False)
 
         token = mint().json()["token"]
-        with begin(served, token, body) as whole, begin(served, token, body) as hanging:
+        with begin(served, token, BODY) as whole, begin(served, token, BODY) as hanging:
             time.sleep(0.3)
             os.kill(served.pid, signal.SIGTERM)
             wait_until(lambda: (told := ready(served)) is not None and told.status_code == 503)
@@ -100,24 +105,23 @@ def test_uploads_under_way_are_finished_and_those_that_hang_are_cut_off(
             assert answer.headers["connection"] == "close"
             wait_until(lambda: ready(served) is None)
             assert served.process.poll() is None
-            whole.sendall(body[200:])
+            whole.sendall(BODY[200:])
             assert whole.recv(12) == b"HTTP/1.1 200"
             assert served.process.wait(PATIENCE_SECONDS) == 0
             answered = b"".join(iter(lambda: hanging.recv(65536), b""))
             assert answered.startswith(b"HTTP/1.1 503")
             assert CUT_OFF.encode() in answered
-        assert name in registry.stored()
-        records = [line["record"] for line in served.logged() if line["event"] == "attempt"]
-        uploads = [record for record in records if isinstance(record, dict) and record["kind"] == "upload"]
+        assert WHEEL in registry.stored()
+        uploads = [record for record in asyncio.run(records(tmp_path)) if record["kind"] == "upload"]
         assert {record.get("code", record["decision"]) for record in uploads} == {"allowed", CUT_OFF}
 
 
-def upload_of(version: str) -> bytes:
-    """A wheel of that version, in its form."""
-    folder = f"acme_widgets-{version}.dist-info"
-    entries = {path.replace("acme_widgets-1.0.dist-info", folder): text for path, text in wheel_entries().items()}
-    wheel = pack_wheel({**entries, f"{folder}/METADATA": metadata(version=version)})
-    return upload(wheel, WHEEL.replace("1.0", version), version=version)
+async def records(folder: Path) -> list[dict[str, Any]]:
+    state = open_state(state_url(folder), retention_days=400)
+    try:
+        return [json.loads(body) for body in await state.records(100)]
+    finally:
+        await state.close()
 
 
 @pytest.mark.anyio
@@ -212,6 +216,54 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():  # noqa: ASYNC110 - a signal is waited for
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.anyio
+async def test_where_another_process_has_the_socket_it_is_left_to_that(
+    ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaving, "LINGER_SECONDS", 0.01)
+    told = Leaving(0.01)
+    with told.at_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: bool(ended))
+
+
+@pytest.mark.anyio
+async def test_who_is_not_ended_leaves_nothing_behind(ended: list[int]) -> None:
+    with Leaving(1).at_sigterm():
+        pass
+    assert ended == []
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_signal_is_a_good_end() -> None:
+    """In this process, for what comes after the event loop's end."""
+
+    async def application(_: object, __: object, ___: object) -> None:
+        raise NotImplementedError
+
+    port = free_port()
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end() -> None:
+        wait_until(lambda: listens(port))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    config = uvicorn.Config(application, port=port, loop="asyncio", lifespan="off", log_config=None)
+    try:
+        assert serve._serve_alone(config, Leaving(0)) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        thread.join()
 
 
 # --- Several workers -------------------------------------------------------------------------------------------------

@@ -319,6 +319,14 @@ async def test_at_the_door_no_body_is_read_and_probes_are_answered(
         assert (await broker.client.get("/_/oidc/audience")).status_code == 429
 
 
+async def test_what_a_proxy_asks_for_all_its_clients_comes_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_JUDGED", 0)
+    settings = {"reads": "scoped", "forward_auth": "envoy"}
+    async with Setup(folder=tmp_path, settings=settings).running() as broker:
+        assert (await broker.client.get("/_/authorize/simple/acme-widgets/")).status_code == 401
+        assert (await broker.client.get("/simple/acme-widgets/")).status_code == 429
+
+
 async def _never() -> AsyncIterator[bytes]:
     raise AssertionError("the body was asked for")
     yield b""

@@ -13,6 +13,7 @@ import pytest
 
 from broker.playground.ci import FakeCI
 from broker.playground.ci_server import serving_ci
+from tests.harness import Setup
 from tests.redis_server import RedisServer
 from tests.servers import broker
 
@@ -27,7 +28,7 @@ def _ci() -> Iterator[FakeCI]:
 
 @pytest.fixture(name="redis")
 def _redis() -> Iterator[RedisServer]:
-    server = RedisServer()
+    server = RedisServer("--appendonly", "yes")  # what was written survives that it is stopped
     server.start()
     yield server
     server.stop()
@@ -92,7 +93,10 @@ def test_without_redis_nothing_is_granted_and_with_it_back_all_goes_on(
             refused = mint()
             assert (refused.status_code, refused.json()["errors"][0]["code"]) == (503, "state-unavailable")
             assert "token" not in refused.json()
-        unready = client.get("/readyz")
+        deadline = time.monotonic() + 10
+        while (unready := client.get("/readyz")).status_code == 200:  # its answer is up to a second old
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert (unready.status_code, unready.json()["problems"]) == (503, ["state cannot be reached"])
         assert client.get("/healthz").status_code == 200
         redis.start()
@@ -101,3 +105,18 @@ def test_without_redis_nothing_is_granted_and_with_it_back_all_goes_on(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert mint().status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_broker_that_starts_before_its_redis_goes_on_with_it_and_tells_how_it_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis = RedisServer()
+    async with Setup(folder=tmp_path, settings={"state_url": redis.url}).running() as served:
+        assert (await served.mint(served.ci.token())).status_code == 503
+        with redis:
+            deadline = time.monotonic() + 20
+            while "appendonly" not in capsys.readouterr().out:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+            assert (await served.mint(served.ci.token())).status_code == 200

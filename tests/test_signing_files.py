@@ -18,7 +18,8 @@ from broker.audit import Attempt
 from broker.refusals import StateUnavailable
 from broker.settings import SettingsError
 from broker.signing import KEPT_SECONDS, SINCE_EVER, SigningKey, moment
-from broker.signing_files import KeysInForce, Source, attempt_of, record_once
+from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, attempt_of, name_of
+from broker.state.once import record_once
 from broker.state.opening import open_state
 from tests.harness import Clock, Setup, state_url
 from tests.test_reload import swap
@@ -348,9 +349,10 @@ async def test_of_many_replicas_one_records_a_change(tmp_path: Path) -> None:
     states = [open_state(state_url(tmp_path), retention_days=400) for _ in range(3)]
     try:
         for change in ("announced", "signing"):
-            told = [
-                await record_once(state, attempt_of(change, SECOND.id, 1.8e9, signs_from=1.8e9)) for state in states
-            ]
+            told = []
+            for state in states:
+                attempt = attempt_of(change, SECOND.id, 1.8e9, signs_from=1.8e9)
+                told.append(await record_once(state, attempt, what=name_of(attempt), seconds=REMEMBERED_SECONDS))
             assert told == [True, False, False]
         first, second = map(json.loads, await states[0].records(10))
     finally:

@@ -18,8 +18,9 @@ from broker.cli.state import work_on_state
 from broker.policy.shapes import seconds
 from broker.settings import SettingsError
 from broker.signing import CACHED_SECONDS, FOR_EVER, KEPT_SECONDS, SINCE_EVER, SigningKey, moment
-from broker.signing_files import attempt_of, record_once
+from broker.signing_files import REMEMBERED_SECONDS, attempt_of, name_of
 from broker.state import State
+from broker.state.once import record_once
 
 DEFAULT_DELAY: Final = "1h"
 SHORTEST_DELAY_SECONDS: Final = CACHED_SECONDS + 300
@@ -201,7 +202,7 @@ def _record(named: str | None, attempts: Sequence[Attempt]) -> int:
 
     async def record(state: State) -> None:
         for attempt in attempts:
-            await record_once(state, attempt)
+            await record_once(state, attempt, what=name_of(attempt), seconds=REMEMBERED_SECONDS)
 
     return 0 if work_on_state("keys", named, record) else 1
 

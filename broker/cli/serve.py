@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         "timeout_graceful_shutdown": chosen.shutdown_seconds,
         # A worker answers once it has its modules. On a busy machine that takes longer than uvicorn's 5 s, and it would
         # be ended and begun again for ever.
-        "timeout_worker_healthcheck": 30,
+        "timeout_worker_healthcheck": 60,
     }
     return _serve(app, leaving, chosen, server)
 

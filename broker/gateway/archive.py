@@ -8,6 +8,7 @@ disagree on it is refused (metadata-mismatch).
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from broker import refusals
 from broker.gateway.spool import SpooledFile
 
 MOST_ENTRIES: Final = 100_000
-"""Of an archive. The largest collections on PyPI have about 40,000."""
+"""Of a source distribution, headers counted. The largest collections on PyPI have about 40,000 files; a wheel without
+ZIP64 cannot have more than 65,535."""
 
 LARGEST_METADATA: Final = 8 << 20
 """Bytes of METADATA or PKG-INFO, unpacked. It holds the project's description."""
@@ -26,8 +28,14 @@ LARGEST_DIRECTORY: Final = 16 << 20
 """Bytes of a wheel's central directory."""
 
 MOST_UNPACKED: Final = 1 << 31
-"""Bytes of a source distribution that are unpacked in search of PKG-INFO; some back ends put it last. For small files
-it is less: see `_Gunzip`."""
+"""Bytes of a source distribution that are unpacked in search of PKG-INFO; some back ends put it last."""
+
+MOST_GROWTH: Final = 100
+"""How many bytes each byte of a source distribution may unpack to, beyond the first `FREELY_UNPACKED`. Gzip can make a
+thousand bytes of one. Sources do not shrink to a hundredth; a bomb is cut off there."""
+
+FREELY_UNPACKED: Final = 64 << 20
+"""Bytes that a source distribution of any size may unpack to."""
 
 _CHUNK = 1 << 16
 
@@ -43,7 +51,7 @@ _END = struct.Struct("<4sHHHHIIH")
 _ENTRY = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 0x1
-_STATED_AFTER = 0x8
+_STATED_AFTER = 1 << 3
 """Checksum and sizes stand behind the data, for whoever wrote did not know them before."""
 _DETOURS = frozenset({b"", b".", b".."})
 _STORED, _DEFLATED = 0, 8
@@ -93,9 +101,8 @@ def wheel_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
 
 def _wheel_entries(file: SpooledFile) -> Iterator[tuple[str, _Entry]]:
     """Each entry's name, and where and how it is stored."""
-    count, offset, end = _wheel_directory(file)
+    count, offset, directory = _wheel_directory(file)
     seen: set[int] = set()
-    directory = file.read_at(offset, end - offset)
     at = reached = 0
     for _ in range(count):
         if len(directory) - at < _ENTRY.size:
@@ -141,8 +148,8 @@ def _wheel_entry_end(file: SpooledFile, entry: _Entry) -> int:
     return end
 
 
-def _wheel_directory(file: SpooledFile) -> tuple[int, int, int]:
-    """How many entries the central directory has, where it starts and ends.
+def _wheel_directory(file: SpooledFile) -> tuple[int, int, bytes]:
+    """How many entries the central directory has, where it starts, and its bytes.
 
     It must end right before an end record without a comment, at the file's end: then no reader finds another one.
     """
@@ -152,11 +159,12 @@ def _wheel_directory(file: SpooledFile) -> tuple[int, int, int]:
     signature, disk, start_disk, here, count, size, offset, comment = _END.unpack(file.read_at(end, _END.size))
     if signature != b"PK\5\6" or comment or disk or start_disk or here != count or offset + size != end:
         raise _refuse("does not end as a wheel does")
-    if count > MOST_ENTRIES or size > LARGEST_DIRECTORY:
-        raise _refuse("has too many entries")
-    if file.read_at(max(end - 20, 0), 4) == b"PK\6\7":
+    if size > LARGEST_DIRECTORY:
+        raise _refuse("has too large a directory")
+    directory = file.read_at(offset, size)
+    if directory[-20:].startswith(b"PK\6\7"):
         raise _refuse("is in the ZIP64 format")
-    return count, offset, end
+    return count, offset, directory
 
 
 def _wheel_member(file: SpooledFile, entry: _Entry) -> bytes:
@@ -170,11 +178,11 @@ def _wheel_member(file: SpooledFile, entry: _Entry) -> bytes:
     elif method == _DEFLATED:
         unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            data = unpacker.decompress(stored, LARGEST_METADATA + 1)
+            data = unpacker.decompress(stored, LARGEST_METADATA)
         except zlib.error as error:
             raise _refuse("has a broken METADATA") from error
-        if not unpacker.eof:
-            raise _refuse("has a METADATA that is cut short or too long")
+        if not unpacker.eof or unpacker.unused_data:
+            raise _refuse("has a METADATA that is cut short, too long, or followed by something")
     else:
         raise _refuse("has a METADATA packed in a way that wheels are not")
     if len(data) != unpacked or zlib.crc32(data) != crc:
@@ -192,6 +200,10 @@ _EMPTY_KINDS = frozenset(b"123456")
 """Links, devices, folders: they have no data, and readers differ on those that say they have."""
 _KINDS = _FILE_KINDS | _EMPTY_KINDS | {ord("7")}
 _EXTENSIONS = frozenset(b"xgLK")
+_OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
+_LENGTH = re.compile(rb"[0-9]{1,5} ")
+_RECORD = re.compile(rb"[0-9]+ ([^=]+)=(.*)\n", re.DOTALL)
+"""Of a pax header: its length in bytes, a key and a value."""
 
 
 def sdist_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
@@ -209,7 +221,7 @@ def sdist_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
     """
     unpacked = _Gunzip(file)
     found: bytes | None = None
-    overrides: dict[bytes, bytes] = {}
+    stated: list[tuple[bytes, bytes]] = []
     for _ in range(MOST_ENTRIES):
         header = unpacked.take(_BLOCK)
         if header == bytes(_BLOCK):
@@ -217,26 +229,34 @@ def sdist_metadata(file: SpooledFile, is_ours: Callable[[str], bool]) -> bytes:
                 raise _refuse("has no PKG-INFO in a folder named for the distribution")
             return found
         kind, size = header[156], _tar_size(header)
+        if any(key == b"size" and value != b"%d" % size for key, value in stated):
+            # Some readers take it for the size of whatever comes next, others of the next file.
+            raise _refuse("has an entry with two sizes")
         if kind in _EXTENSIONS:
-            overrides |= _tar_extension(kind, unpacked.take_padded(size))
+            stated += _tar_extension(kind, unpacked.take_padded(size))
             continue
-        name = overrides.get(b"path") or _tar_name(header)
-        size = _decimal(overrides[b"size"]) if b"size" in overrides else size
-        overrides = {}
-        if (kind in _EMPTY_KINDS and size) or kind not in _KINDS:
+        own = _tar_name(header)
+        name, *others = [value for key, value in stated if key == b"path"] or [own]
+        if others:
+            raise _refuse("has an entry with two names")
+        stated = []
+        # A kind of 0 is a file or, for Python and by its own header's name alone, a folder.
+        is_empty = kind in _EMPTY_KINDS or name.endswith(b"/") or (kind == 0 and own.endswith(b"/"))
+        if (is_empty and size) or kind not in _KINDS:
             raise _refuse("has an entry of an unusual kind")
-        if not _DETOURS.isdisjoint(name.removesuffix(b"/").split(b"/")):
-            raise _refuse("has an entry whose path has a detour")
-        padded = -(-size // _BLOCK) * _BLOCK
-        folder, _, rest = name.decode("utf-8", "replace").partition("/")
+        path = name.removesuffix(b"/")
+        if b"\0" in path or not _DETOURS.isdisjoint(path.split(b"/")):
+            raise _refuse("has an entry whose path has a detour, or an end within")
+        folder, _, rest = path.decode("utf-8", "replace").partition("/")
         if rest == "PKG-INFO" and is_ours(folder):
             if found is not None:
                 raise _refuse("has two PKG-INFO")
             if kind not in _FILE_KINDS or size > LARGEST_METADATA:
                 raise _refuse(f"has a PKG-INFO that is no file of at most {LARGEST_METADATA} bytes")
             found = unpacked.take(size)
-            padded -= size
-        unpacked.skip(padded)
+        else:
+            unpacked.skip(size)
+        unpacked.skip(-size % _BLOCK)
     raise _refuse("has too many entries")
 
 
@@ -247,8 +267,7 @@ class _Gunzip:
         self._packed = file.chunks(_CHUNK)
         self._unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
         self._ready = b""
-        # Gzip can make a thousand bytes of one. Sources do not shrink to a hundredth; a bomb is cut off there.
-        self._left = min(MOST_UNPACKED, 100 * file.size + (64 << 20))
+        self._left = min(MOST_UNPACKED, MOST_GROWTH * file.size + FREELY_UNPACKED)
 
     def take(self, size: int) -> bytes:
         """Exactly so many bytes."""
@@ -264,7 +283,9 @@ class _Gunzip:
         if size > _LONGEST_HEADER:
             raise _refuse("has an extended header that is too long")
         data = self.take(size)
-        self.skip(-size % _BLOCK)
+        if self.take(-size % _BLOCK).strip(b"\0"):
+            # Python's reader goes on there.
+            raise _refuse("has something behind an extended header")
         return data
 
     def skip(self, size: int) -> None:
@@ -290,44 +311,50 @@ class _Gunzip:
 
 def _tar_size(header: bytes) -> int:
     """The size of an entry's data, once the header's checksum fits."""
-    try:
-        stated = int(header[148:156].rstrip(b"\0 ") or b"-1", 8)
-        size = int(header[124:136].strip(b"\0 ") or b"0", 8)
-    except ValueError as error:
-        raise _refuse("has a broken header") from error
-    if stated != sum(header) - sum(header[148:156]) + 8 * ord(" ") or size < 0:
-        raise _refuse("has a broken header")
-    return size
+    if _octal(header[148:156]) != sum(header[:148] + 8 * b" " + header[156:]):
+        raise _refuse("has a header with a wrong checksum")
+    return _octal(header[124:136])
+
+
+def _octal(field: bytes) -> int:
+    """A number as every reader reads it: they differ on one after a NUL, and on other signs than digits."""
+    found = _OCTAL.fullmatch(field)
+    if found is None:
+        raise _refuse("has a header with a broken number")
+    return int(found[1], 8)
 
 
 def _tar_name(header: bytes) -> bytes:
-    name = header[:100].split(b"\0", 1)[0]
-    # Only POSIX archives have a prefix; GNU ones (`ustar  `) keep times there.
-    prefix = header[345:500].split(b"\0", 1)[0] if header[257:263] == b"ustar\0" else b""
-    return prefix + b"/" + name if prefix else name
+    name, prefix = (field.partition(b"\0")[0] for field in (header[:100], header[345:500]))
+    if not prefix:
+        return name
+    # GNU archives (`ustar  `) may keep times there, which Python takes for a prefix and others do not.
+    if header[257:265] != b"ustar\x0000":
+        raise _refuse("has a prefix that is none in its format")
+    return prefix + b"/" + name
 
 
-def _tar_extension(kind: int, data: bytes) -> dict[bytes, bytes]:
-    """What an extended header says of the entry after it: its `path` and `size`."""
+def _tar_extension(kind: int, data: bytes) -> list[tuple[bytes, bytes]]:
+    """Every path and size that an extended header states for the entry after it: readers differ on which counts."""
     if kind == ord("L"):
-        return {b"path": data.split(b"\0", 1)[0]}
+        return [(b"path", data.rstrip(b"\0"))]
+    stated: list[tuple[bytes, bytes]] = []
     if kind == ord("K"):
-        return {}
-    records: dict[bytes, bytes] = {}
+        return stated
     while data:
-        length, _, _ = data.partition(b" ")
-        record, data = data[: _decimal(length)], data[_decimal(length) :]
-        key, equals, value = record[len(length) + 1 :].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
+        length = _LENGTH.match(data)
+        if length is None:
             raise _refuse("has a broken extended header")
-        records[key] = value[:-1]
-    records = {key: value for key, value in records.items() if key in {b"path", b"size"} or b"sparse" in key}
-    if any(b"sparse" in key for key in records) or (kind == ord("g") and records):
-        raise _refuse("has a sparse file, or one header for the names or sizes of all files")
-    return records
-
-
-def _decimal(text: bytes) -> int:
-    if not text.isdigit() or len(text) > len(str(MOST_UNPACKED)):
-        raise _refuse("has a broken extended header")
-    return int(text)
+        end = int(length[0])
+        record, data = data[:end], data[end:]
+        found = _RECORD.fullmatch(record)
+        if found is None or len(record) != end:
+            raise _refuse("has a broken extended header")
+        key, value = found.groups()
+        if b"sparse" in key:
+            raise _refuse("has a sparse file")
+        if key in {b"path", b"size"}:
+            if kind == ord("g"):
+                raise _refuse("has one name or size for all files")
+            stated.append((key, value))
+    return stated

@@ -2,7 +2,7 @@
 
 A subject is a text: 'everything', 'issuer github', 'organization acme', 'publisher acme/widgets-release', 'actor github
 1001', 'run github 17423456789'. The first four can be switched off. What owners revoke is bound to their organization:
-'member acme/github/1001', 'token acme/f5Fn8ITPyRoCVXIzf3I2wQ'.
+'member acme/github/1001', 'token acme/0c7e2f5a9b1d4e3f8a6c5b4d3e2f1a09'.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ Both are held to one behaviour suite (`tests/state`), and to these laws:
   asked for again. Ids of attempts are made by the broker and never used twice.
 - `now` is the caller's, read once for an attempt. What is kept for a time is kept at least that long.
 - Texts may hold anything, NUL and lone surrogates too, and come back as they were.
+- A store that is found empty has forgotten: it notes since when it remembers (`beginning`), and what was issued before
+  is as good as spent, or revoked.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Final, Literal, Protocol, get_args
 from broker.api_tokens import ApiToken
 from broker.audit import Record
 from broker.chain import Head, Kept
+from broker.tokens import LEEWAY_SECONDS
 
 DEADLINE_SECONDS: Final = 2.0
 """After which an operation gives up. Clients give up on the broker after 5 s, and an exchange makes two or three."""
@@ -89,6 +92,8 @@ class Settlement:
     """The key of the identity token: issuer and fingerprint."""
     spend_until: int
     """Epoch seconds until which it must be remembered; always after `now`."""
+    issued_at: float
+    """When the identity token was issued (epoch seconds, by its issuer's clock)."""
     receipt: str
     """The upload token's claims (never the token), to be given to whoever brings the same identity token again."""
     pins: tuple[Pin, ...]
@@ -136,6 +141,12 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """The token was issued before the state began to remember, so it may have been spent; nothing was written but the
+    count of limits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PinTaken:
     """Another identity was first; nothing was written but the count of limits."""
 
@@ -151,7 +162,17 @@ class SwitchedOff:
     """Of the settlement's switches, those that are off."""
 
 
-Outcome = Settled | OverLimit | Spent | PinTaken | SwitchedOff
+Outcome = Settled | OverLimit | Spent | Forgotten | PinTaken | SwitchedOff
+
+
+def beginning(now: float, *, began_before: bool) -> int:
+    """Since when (epoch seconds) a store remembers that is found empty now.
+
+    Clocks differ by the leeway. Where this process knows that the store was not empty, that is against the caller:
+    nothing that was issued before is taken. Where it knows nothing, the store is most likely new, and its first tokens
+    were issued a moment ago.
+    """
+    return int(now) + (LEEWAY_SECONDS if began_before else -LEEWAY_SECONDS)
 
 
 Thrower = Literal["operator", "owner"]
@@ -177,7 +198,7 @@ class Objections:
     """What speaks against a token that is used."""
 
     token: bool
-    """It was revoked itself."""
+    """It was revoked itself; or it was minted before the state began to remember, and nobody knows."""
     revoked: frozenset[str]
     """Of its subjects, those whose tokens were revoked after it was minted."""
     off: frozenset[str]
@@ -307,9 +328,10 @@ class State(Protocol):
         """Atomically: asks the switches, counts the limits, spends the token, records pins, appends the record.
 
         In this order, and the first that says no ends it; of a token that was spent before, `again` alone is counted.
-        Of any number of calls with one `spend` key, at any number of replicas, exactly one is `Settled` until
-        `spend_until`; the same attempt again is `Settled` again. A pin that is recorded with the same value already is
-        no conflict. Whatever is not `Settled` when a switch has been thrown, at any replica, is not until it is lifted.
+        A token is spent only where the state remembers since before it was issued. Of any number of calls with one
+        `spend` key, at any number of replicas, exactly one is `Settled` until `spend_until`; the same attempt again is
+        `Settled` again. A pin that is recorded with the same value already is no conflict. Whatever is not `Settled`
+        when a switch has been thrown, at any replica, is not until it is lifted.
         """
 
     async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
@@ -446,6 +468,11 @@ class State(Protocol):
 
     async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
         """How much waits for each of these receivers."""
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """Begins to remember, unless it did; a settlement does so too. Answers what an operator should be told of how
+        the store is kept.
+        """
 
     async def ping(self) -> None:
         """Raises StateUnavailable unless a write succeeds now."""

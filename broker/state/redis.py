@@ -7,9 +7,11 @@ connection and within the same deadline: all that reads, `store_keys`, what is d
 Redis remembers which attempt spent a token and answers it `Settled` again. `append` and `revoke` are not repeated, for
 a record could stand twice.
 
-**What an operator owes.** Redis must not forget what is spent: `maxmemory-policy noeviction` (`ping` refuses any
-other), persistence (`appendonly yes`), and with replicas `min-replicas-to-write 1`, as Redis answers before replicas
-have what was written, and a failover loses that.
+**Since when.** A key says since when Redis remembers. Where it is gone, Redis forgot: what was issued before is as good
+as spent, or revoked. Whether this process has seen that key before decides how the leeway counts (`beginning`).
+
+**What an operator owes** is in `docs/how-to/redis.md`; what of it is missing is told at start (`begin`). `ping` refuses
+where Redis would evict keys.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Forgotten,
     Limit,
     Objections,
     Outcome,
@@ -59,13 +62,17 @@ from broker.state import (
     Waiting,
     WaitingAlert,
     Written,
+    beginning,
 )
 from broker.state import redis_scripts as scripts
 from broker.state.encoding import to_bytes, to_text
+from broker.state.redis_advice import advice
+from broker.state.redis_confirming import Operation
 from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
 
 Argument = bytes | str | int
 
+_RUNS = {writes: (Operation("EVALSHA", writes=writes), Operation("EVAL", writes=writes)) for writes in (False, True)}
 _THROWERS = {by.encode(): by for by in THROWERS}
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}", re.ASCII)
 """An entry's id in a stream."""
@@ -86,6 +93,8 @@ class RedisState:
         self._client = Client(servers)
         self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
         self._closed = False
+        self._began = False
+        """Whether Redis was seen to remember."""
 
     def __repr__(self) -> str:
         hosts = ",".join(f"{host}:{port}" for host, port in self._servers.hosts)
@@ -99,6 +108,7 @@ class RedisState:
             *self._records_of(record),
             self._key("switches"),
             self._key("spend", settlement.spend),
+            self._key("since"),
             *(self._key("limit", limit.key) for limit in limits),
             *(self._key("pins", pin.publisher) for pin in pins),
         ]
@@ -110,18 +120,24 @@ class RedisState:
             int(settlement.now * 1_000_000),
             len(settlement.limits),
             len(limits) - len(settlement.limits),
+            repr(settlement.issued_at),
+            beginning(settlement.now, began_before=self._began),
             *_bounds(limits),
         ]
         for pin in pins:
             arguments += (to_bytes(pin.field), to_bytes(pin.value))
         arguments += map(to_bytes, settlement.switches)
-        match await self._run(scripts.SETTLE, keys, arguments):
+        outcome = await self._run(scripts.SETTLE, keys, arguments)
+        self._began = True
+        match outcome:
             case [b"settled"]:
                 return Settled()
             case [b"over", wait, which]:
                 return _over(limits[which], wait)
             case [b"spent", receipt]:
                 return Spent(receipt=to_text(receipt))
+            case [b"forgotten"]:
+                return Forgotten()
             case [b"off", off]:
                 return SwitchedOff(off=frozenset(map(to_text, off)))
             case taken:
@@ -194,6 +210,7 @@ class RedisState:
         keys = [
             self._key("revoked", token_id),
             self._key("switches"),
+            self._key("since"),
             *(self._key("revoked-subject", subject) for subject in subjects),
         ]
         token, revoked, off = await self._run(scripts.OBJECTIONS, keys, [issued_at, *map(to_bytes, subjects)])
@@ -379,6 +396,12 @@ class RedisState:
     def _memory(self, key: str) -> bytes:
         return self._key("alert-memory", hashlib.sha256(to_bytes(key)).hexdigest())
 
+    async def begin(self, now: float) -> Sequence[str]:
+        """As `State.begin`."""
+        sections = await self._run(scripts.BEGIN, [self._key("since")], [beginning(now, began_before=self._began)])
+        self._began = True
+        return advice([to_text(section) for section in sections], replicas=self._servers.replicas)
+
     async def ping(self) -> None:
         """As `State.ping`; also where Redis is set to forget keys when its memory is full."""
         forgetful = await self._run(
@@ -421,17 +444,21 @@ class RedisState:
     ) -> Any:
         """What a script answers; it is sent in full only to a Redis that has not seen it since its start."""
 
+        by_name, in_full = _RUNS[script.writes]
+
         async def ask() -> Any:
             try:
-                return await self._send("EVALSHA", script.name, len(keys), *keys, *arguments)
+                return await self._send(by_name, script.name, len(keys), *keys, *arguments)
             except NoScriptError:
-                return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+                return await self._send(in_full, script.text, len(keys), *keys, *arguments)
 
         return await self._within_deadline(ask, repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
-        """What a command answers that only reads, or may be done twice."""
-        return await self._within_deadline(lambda: self._send(name, *arguments), repeatable=True)
+        """What a command answers that only reads, or may be done twice and be lost."""
+        return await self._within_deadline(
+            lambda: self._send(Operation(name, writes=False), *arguments), repeatable=True
+        )
 
     async def _send(self, *command: Argument) -> Any:
         try:

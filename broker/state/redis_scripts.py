@@ -24,6 +24,7 @@ class Script:
     """A script, and the name that Redis knows it by once it has seen it."""
 
     text: str
+    writes: bool = True
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,44 +73,50 @@ SETTLE: Final = Script(
     + APPEND_FIRST
     + _OFF
     + """
--- KEYS: 1 to 3 the record's; 4 the switches, 5 the spent token; each limit; the limit of a token that was spent, where
---       there is one; each pin's publisher.
+-- KEYS: 1 to 3 the record's; 4 the switches, 5 the spent token, 6 since when all is remembered; each limit; the limit
+--       of a token that was spent, where there is one; each pin's publisher.
 -- ARGV: 1 to 5 the record's; 6 attempt, 7 receipt, 8 ms to remember the token, 9 now in us, 10 number of limits, 11 1
---       where there is one of a spent token; interval and window of each in us; field and value of each pin;
---       the subjects that must be on.
+--       where there is one of a spent token, 12 when the token was issued, 13 since when all is remembered if nothing
+--       is; interval and window of each limit in us; field and value of each pin; the subjects that must be on.
 local before = redis.call('HMGET', KEYS[5], 'attempt', 'receipt')
 if before[1] == ARGV[6] then return {'settled'} end
+local since = redis.call('GET', KEYS[6])
+if not since then
+  since = ARGV[13]
+  redis.call('SET', KEYS[6], since)
+end
 
 local now, fresh, again = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local bounded = fresh + again
-local pins = #KEYS - 5 - bounded
-local off = off_of(KEYS[4], 12 + 2 * (bounded + pins))
+local pins = #KEYS - 6 - bounded
+local off = off_of(KEYS[4], 14 + 2 * (bounded + pins))
 if #off > 0 then return {'off', off} end
 
 local first, last = 1, fresh
 if before[1] then first, last = fresh + 1, fresh + again end
 local limits = {}
 for i = first, last do
-  local interval, window = tonumber(ARGV[10 + 2 * i]), tonumber(ARGV[11 + 2 * i])
-  limits[#limits + 1] = {key = KEYS[5 + i], interval = interval, window = window}
+  local interval, window = tonumber(ARGV[12 + 2 * i]), tonumber(ARGV[13 + 2 * i])
+  limits[#limits + 1] = {key = KEYS[6 + i], interval = interval, window = window}
 end
 local counted, wait, over = room(now, limits)
 if wait > 0 then return {'over', string.format('%.0f', wait), first + over - 2} end
 count(now, limits, counted)
 
 if before[1] then return {'spent', before[2]} end
+if tonumber(ARGV[12]) < tonumber(since) then return {'forgotten'} end
 
 for i = 1, pins do
-  local at = 10 + 2 * (bounded + i)
-  local found = redis.call('HGET', KEYS[5 + bounded + i], ARGV[at])
+  local at = 12 + 2 * (bounded + i)
+  local found = redis.call('HGET', KEYS[6 + bounded + i], ARGV[at])
   if found and found ~= ARGV[at + 1] then return {'taken', i - 1} end
 end
 
 redis.call('HSET', KEYS[5], 'attempt', ARGV[6], 'receipt', ARGV[7])
 redis.call('PEXPIRE', KEYS[5], ARGV[8])
 for i = 1, pins do
-  local at = 10 + 2 * (bounded + i)
-  redis.call('HSET', KEYS[5 + bounded + i], ARGV[at], ARGV[at + 1])
+  local at = 12 + 2 * (bounded + i)
+  redis.call('HSET', KEYS[6 + bounded + i], ARGV[at], ARGV[at + 1])
 end
 append()
 return {'settled'}
@@ -157,16 +164,20 @@ append()
 OBJECTIONS: Final = Script(
     _OFF
     + """
--- KEYS: the token, the switches, each subject's revocation. ARGV: when it was minted, the subjects.
--- Answers whether the token was revoked, which subjects were since, and which are off.
-local revoked = {}
-if #KEYS > 2 then
-  for i, before in ipairs(redis.call('MGET', unpack(KEYS, 3))) do
-    if before and tonumber(before) >= tonumber(ARGV[1]) then revoked[#revoked + 1] = ARGV[1 + i] end
+-- KEYS: the token, the switches, since when all is remembered, each subject's revocation.
+-- ARGV: when it was minted, the subjects.
+-- Answers whether the token was revoked, or nobody knows; which subjects were since, and which are off.
+local revoked, minted = {}, tonumber(ARGV[1])
+local since, token = unpack(redis.call('MGET', KEYS[3], KEYS[1]))
+if #KEYS > 3 then
+  for i, before in ipairs(redis.call('MGET', unpack(KEYS, 4))) do
+    if before and tonumber(before) >= minted then revoked[#revoked + 1] = ARGV[1 + i] end
   end
 end
-return {redis.call('EXISTS', KEYS[1]), revoked, off_of(KEYS[2], 2)}
-"""
+local speaks = (token or not since or minted < tonumber(since)) and 1 or 0
+return {speaks, revoked, off_of(KEYS[2], 2)}
+""",
+    writes=False,
 )
 
 SWITCH_OFF: Final = Script(
@@ -197,7 +208,8 @@ for _, entry in ipairs(redis.call('XREVRANGE', KEYS[#KEYS], '+', '-', 'COUNT', A
   if entry then bodies[#bodies + 1] = entry[2][8] end
 end
 return bodies
-"""
+""",
+    writes=False,
 )
 
 RECORDS_AFTER: Final = Script(
@@ -209,7 +221,8 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[#KEYS], ARGV[1], '+', 'COUNT', 
   if entry then found[#found + 1] = {entry[1], entry[2][2], entry[2][4], entry[2][6], entry[2][8]} end
 end
 return found
-"""
+""",
+    writes=False,
 )
 
 PINS: Final = Script(
@@ -218,7 +231,8 @@ PINS: Final = Script(
 local found = {}
 for i, key in ipairs(KEYS) do found[i] = redis.call('HGETALL', key) end
 return found
-"""
+""",
+    writes=False,
 )
 
 CLAIM: Final = Script(
@@ -253,7 +267,8 @@ WRITTEN_AT: Final = Script(
 local found = {}
 for i, key in ipairs(KEYS) do found[i] = redis.call('HGET', key, 'written') end
 return found
-"""
+""",
+    writes=False,
 )
 
 USE: Final = Script(
@@ -330,6 +345,20 @@ for i, key in ipairs(KEYS) do
   found[i] = {redis.call('XLEN', key), first and first[2][4] or false}
 end
 return found
+""",
+    writes=False,
+)
+
+BEGIN: Final = Script(
+    """
+-- KEYS: since when all is remembered. ARGV: the same if nothing is. Answers what INFO says, where that may be asked.
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+local told = {}
+for i, section in ipairs({'memory', 'persistence', 'replication'}) do
+  local text = redis.pcall('INFO', section)
+  if type(text) == 'string' then told[i] = text else return {} end
+end
+return told
 """
 )
 

@@ -4,8 +4,9 @@
     redis+sentinel://user:password@host1:26379,host2:26379/service/0
     redis+cluster://user:password@host1:6379,host2:6379
 
-and each with `rediss` for TLS. Options, as a query: `prefix` (of all keys), `ca` (a PEM file, for TLS), `certificate`
-and `key` (the client's own), `sentinel_username` and `sentinel_password`. User names and passwords are percent-encoded.
+and each with `rediss` for TLS. Options, as a query: `replicas` (how many must have what is written; 1 behind Sentinels
+and in a Cluster, else 0), `prefix` (of all keys), `ca` (a PEM file, for TLS), `certificate` and `key` (the client's
+own), `sentinel_username` and `sentinel_password`. User names and passwords are percent-encoded.
 
 A URL holds credentials: no error here quotes any of it, and parsing is our own, as the standard library's quotes what
 it takes for a port, which is the password where a `/` in it was not encoded.
@@ -18,12 +19,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
-from redis.asyncio import ConnectionPool, Redis, SSLConnection
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
-from redis.asyncio.connection import Connection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
+
+from broker.state.encoding import to_bytes
+from broker.state.redis_confirming import connection_class
 
 MOST_CONNECTIONS: Final = 32
 """Of one process. More do not make one Redis faster; a burst waits its turn."""
@@ -49,7 +52,7 @@ _URL = re.compile(
 )
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 _PREFIX = re.compile(r"[^{}]*\{[^{}]+\}[^{}]*")
-_OPTIONS = frozenset({"prefix", "ca", "certificate", "key", "sentinel_username", "sentinel_password"})
+_OPTIONS = frozenset({"replicas", "prefix", "ca", "certificate", "key", "sentinel_username", "sentinel_password"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,11 @@ class Servers:
     def prefix(self) -> str:
         """Before every key."""
         return self.options.get("prefix", DEFAULT_PREFIX)
+
+    @property
+    def replicas(self) -> int:
+        """How many must have what is written before it counts. Who has Sentinels or a Cluster has failovers."""
+        return int(self.options.get("replicas", 0 if self.kind == "server" else 1))
 
 
 def parse(url: str) -> Servers:
@@ -124,6 +132,8 @@ def _options(query: str) -> dict[str, str]:
         raise ValueError(
             "the prefix of Redis keys has one part in braces, such as {broker}: a Cluster hashes that part"
         )
+    if not re.fullmatch(r"[0-9]", options.get("replicas", "0")):
+        raise ValueError("the number of Redis replicas to wait for is one digit")
     return options
 
 
@@ -138,29 +148,33 @@ class Client:
         self.redis: Redis | RedisCluster = self._client(servers)
 
     def _client(self, servers: Servers) -> Redis | RedisCluster:
-        login: dict[str, Any] = {"username": servers.username, "password": servers.password}
+        settings = _connecting(ANSWER_SECONDS, CONNECT_SECONDS) | _tls(servers)
+        settings |= {"username": servers.username, "password": servers.password, "max_connections": MOST_CONNECTIONS}
+        connection = connection_class(
+            tls=servers.tls, sentinel=servers.kind == "sentinel", confirming=servers.replicas > 0
+        )
+        waiting: dict[str, Any] = {}
+        if servers.replicas > 0:
+            waiting = {"replicas": servers.replicas, "fence": to_bytes(f"{servers.prefix}:fence:")}
         if servers.kind == "cluster":
             nodes = [ClusterNode(host, port) for host, port in servers.hosts]
-            return RedisCluster(
-                startup_nodes=nodes,
-                max_connections=MOST_CONNECTIONS,
-                ssl=servers.tls,
-                **login,
-                **_connecting(ANSWER_SECONDS, CONNECT_SECONDS),
-                **_tls(servers),
-            )
-        settings = login | _connecting(ANSWER_SECONDS, CONNECT_SECONDS) | _tls(servers) | {"db": servers.database}
+            cluster = RedisCluster(startup_nodes=nodes, ssl=servers.tls, **settings)
+            # It takes neither, and hands both on to each node that it finds.
+            cluster.connection_kwargs.update(waiting, connection_class=connection)
+            for node in cluster.startup_nodes:
+                node.connection_class = connection
+                node.connection_kwargs.update(waiting)
+            return cluster
+        settings |= waiting | {"connection_class": connection, "db": servers.database}
         if servers.kind == "sentinel":
             asking = _connecting(SENTINEL_SECONDS, SENTINEL_SECONDS) | _tls(servers) | {"ssl": servers.tls}
             asking["username"] = servers.options.get("sentinel_username")
             asking["password"] = servers.options.get("sentinel_password")
             self._sentinel = Sentinel(servers.hosts, sentinel_kwargs=asking)  # type: ignore[no-untyped-call] # theirs
-            settings |= {"ssl": servers.tls, "max_connections": MOST_CONNECTIONS}
             master: Redis = self._sentinel.master_for(servers.service, **settings)
             return master
-        (host, port), connection = servers.hosts[0], SSLConnection if servers.tls else Connection
-        pool = ConnectionPool(connection, MOST_CONNECTIONS, host=host, port=port, **settings)
-        return Redis.from_pool(pool)
+        (host, port) = servers.hosts[0]
+        return Redis.from_pool(ConnectionPool(host=host, port=port, **settings))
 
     async def close(self) -> None:
         """Closes every connection."""

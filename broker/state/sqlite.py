@@ -36,6 +36,7 @@ from broker.state import (
     Waiting,
     WaitingAlert,
     Written,
+    beginning,
     sqlite_alerts,
     sqlite_claims,
     sqlite_records,
@@ -43,7 +44,7 @@ from broker.state import (
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_file import Sweeper, connect
 from broker.state.sqlite_records import Row, insert, read_position
-from broker.state.sqlite_settling import Settling, count, hashed, keyed, subjects_in
+from broker.state.sqlite_settling import Settling, begin, count, hashed, keyed, subjects_in
 from broker.state.sqlite_worker import Worker
 
 _THROWERS = {by.encode(): by for by in THROWERS}
@@ -65,13 +66,18 @@ class SQLiteState:
         self._sweeper = Sweeper(retention_days)
         self._writer = Worker(path, connect, writes=True, chore=self._sweeper)
         self._reader = Worker(path, connect, writes=False)
+        self._began = False
+        """Whether the file was seen to remember."""
 
     def __repr__(self) -> str:
         return f"<SQLiteState {self._path}>"
 
     async def settle(self, settlement: Settlement) -> Outcome:
         """As `State.settle`."""
-        return await self._writer.do(Settling(settlement, self._sweeper.note))
+        since = beginning(settlement.now, began_before=self._began)
+        outcome: Outcome = await self._writer.do(Settling(settlement, self._sweeper.note, since))
+        self._began = True
+        return outcome
 
     async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
@@ -148,11 +154,12 @@ class SQLiteState:
         marks = ",".join("?" * len(keys))
         named = f"IN ({marks})"
         query = (  # one row: each that a statement gives hands the interpreter over
-            "SELECT EXISTS (SELECT 1 FROM revocations WHERE key = ?),"  # noqa: S608 - ours
+            "SELECT EXISTS (SELECT 1 FROM revocations WHERE key = ?)"  # noqa: S608 - ours
+            " OR NOT EXISTS (SELECT 1 FROM memory WHERE since <= ?),"
             f" (SELECT group_concat(hex(key) || ',', '') FROM revoked_subjects WHERE key {named} AND before >= ?),"
             f" (SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject {named})"
         )
-        asked = [to_bytes(token_id), *keys, issued_at, *keys]
+        asked = [to_bytes(token_id), issued_at, *keys, issued_at, *keys]
 
         def work(cursor: sqlite3.Cursor) -> Objections:
             token, revoked, off = cursor.execute(query, asked).fetchone()
@@ -340,6 +347,13 @@ class SQLiteState:
     async def waiting(self, receivers: Sequence[str]) -> Mapping[str, Waiting]:
         """As `State.waiting`."""
         return await self._reader.do(lambda cursor: sqlite_alerts.waiting(cursor, receivers))
+
+    async def begin(self, now: float) -> Sequence[str]:
+        """As `State.begin`. A file is kept as it must be."""
+        since = beginning(now, began_before=self._began)
+        await self._writer.do(lambda cursor: begin(cursor, since))
+        self._began = True
+        return ()
 
     async def ping(self) -> None:
         """As `State.ping`."""

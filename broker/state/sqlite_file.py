@@ -20,7 +20,7 @@ from typing import Final
 
 from broker.state.sqlite_records import sweep
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 
 APPLICATION_ID: Final = 0x54504272
 """Marks the file as a broker's ("TPBr"), so that the wrong file in a setting is refused and not added to."""
@@ -118,7 +118,15 @@ CREATE INDEX alerts_of_receiver ON alert_queue (receiver, id);
 PRAGMA user_version = 8;
 """
 
-STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES, _ALERTS)
+_MEMORY = """
+CREATE TABLE memory (id INTEGER PRIMARY KEY CHECK (id = 1), since INTEGER NOT NULL) STRICT;
+-- A file that was in use has remembered all along; an empty one begins when it is first used.
+INSERT INTO memory (id, since) SELECT 1, 0 WHERE EXISTS (SELECT 1 FROM heartbeat) OR EXISTS (SELECT 1 FROM records)
+    OR EXISTS (SELECT 1 FROM revocations) OR EXISTS (SELECT 1 FROM pins);
+PRAGMA user_version = 9;
+"""
+
+STEPS: Final = (_SCHEMA, _FILES, _API_TOKENS, _REVOKED_SUBJECTS, _CHAIN, _OWNERS, _SWITCHES, _ALERTS, _MEMORY)
 """What brings a file of each version to the next, from an empty one on."""
 
 

@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from broker.state import Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
+from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
 from broker.state.sqlite_records import Row, append, insert, marks
 
@@ -22,19 +22,20 @@ class Settling:
 
     Args:
         note: Told of the settlement's `now` by the thread.
+        since: Since when the file remembers, if it is found empty.
     """
 
-    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "spend", "switches")
+    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "since", "spend")
 
-    def __init__(self, settlement: Settlement, note: Callable[[float], None]) -> None:
+    def __init__(self, settlement: Settlement, note: Callable[[float], None], since: int) -> None:
         self.settlement = settlement
         self.note = note
+        self.since = since
         self.now = settlement.now
         self.spend = hashed(settlement.spend)
         self.limits = keyed(settlement.limits)
         self.again = keyed(() if settlement.again is None else (settlement.again,))
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
-        self.switches = [*map(to_bytes, settlement.switches)]
         self.row = Row.of(settlement.record, settlement.receipt)
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
@@ -56,17 +57,19 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits, self._off = _known(
+        self._spends, self._limits, since, any_off = _known(
             cursor,
             {one.spend for one in settlings},
             {key for one in settlings for key, _ in (*one.limits, *one.again)},
-            {subject for one in settlings for subject in one.switches},
         )
+        self._since = begin(cursor, settlings[0].since) if since is None else since
+        # Hardly ever is anything off: subjects are looked for where something is.
+        self._off = _off(cursor, settlings) if any_off else frozenset()
         self._settled: list[Settling] = []
         self._spent: dict[bytes, Settling] = {}
         self._counted: dict[bytes, int] = {}
 
-    def settle(self, one: Settling) -> Outcome:
+    def settle(self, one: Settling) -> Outcome:  # noqa: PLR0911 - one for each outcome
         """Decides one, after those before it."""
         one.note(one.now)
         before = self._before(one)
@@ -78,6 +81,8 @@ class _Batch:
             return over
         if before is not None:
             return Spent(receipt=to_text(before[1]))
+        if one.settlement.issued_at < self._since:
+            return Forgotten()
         if one.pins and (taken := _pin(self._cursor, one.pins, one.settlement.pins)) is not None:
             return PinTaken(pin=taken)
         self._settled.append(one)
@@ -156,23 +161,40 @@ def hashed(key: str) -> bytes:
 
 
 def _known(
-    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes], switches: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], frozenset[str]]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; which are off."""
-    asked_spends, asked_limits, asked_switches = _padded(spends), _padded(limits), _padded(switches)
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], int | None, bool]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; since when it
+    remembers; and whether anything is switched off.
+    """
+    asked_spends, asked_limits = _padded(spends), _padded(limits)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    off = "SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN"
     query = (
-        f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"
-        f" ({off} ({marks(asked_switches)}))"
+        f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"  # noqa: S608 - ours
+        " (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
     )
-    spent, counted, off = cursor.execute(query, [*asked_spends, *asked_limits, *asked_switches]).fetchone()
+    spent, counted, since, any_off = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
-        subjects_in(off),
+        since,
+        bool(any_off),
     )
+
+
+def _off(cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> frozenset[str]:
+    """Of all their switches, those that are off."""
+    asked = _padded({to_bytes(subject) for one in settlings for subject in one.settlement.switches})
+    query = f"SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN ({marks(asked)})"  # noqa: S608 - marks
+    return subjects_in(cursor.execute(query, asked).fetchone()[0])
+
+
+def begin(cursor: sqlite3.Cursor, since: int) -> int:
+    """Since when the file remembers: what it says, or else this moment, which it says from now on."""
+    cursor.execute("INSERT OR IGNORE INTO memory (id, since) VALUES (1, ?)", (since,))
+    cursor.execute("SELECT since FROM memory")
+    (since,) = cursor.fetchone()
+    return since
 
 
 def subjects_in(text: str | None) -> frozenset[str]:

@@ -41,10 +41,10 @@ DEFAULT_LIMIT: Final = 100
 MOST_RECORDS: Final = 1000
 """Of one page."""
 
-AT_A_TIME: Final = 200
-"""Records that are asked of state at once: what an export holds in memory."""
+AT_A_TIME: Final = 100
+"""Records that are asked of state at once: what an export holds in memory, and for how long others wait meanwhile."""
 
-MOST_LOOKED_AT: Final = 20_000
+MOST_LOOKED_AT: Final = 10_000
 """Records that one page looks at, for as many as it has; then it ends, with a cursor, however few fitted."""
 
 EXPORT_SECONDS: Final = 600.0
@@ -53,8 +53,8 @@ EXPORT_SECONDS: Final = 600.0
 CHUNK_SECONDS: Final = 30.0
 """How long a reader may take nothing in the middle of an export."""
 
-MOST_OF_ONE: Final = 4
-MOST_OF_ALL: Final = 16
+MOST_OF_ONE: Final = 2
+MOST_OF_ALL: Final = 8
 """Queries under way at once in one process, of one API token and of all."""
 
 READ_EVERY_SECONDS: Final = 3600.0

@@ -509,6 +509,7 @@ def record(folder: Path, *bodies: Mapping[str, Any], pin: str = "") -> str:
                 limits=(Limit(key="x", burst=1, per_seconds=1),),
                 spend="x",
                 spend_until=int(now) + 100,
+                issued_at=now,
                 receipt="{}",
                 pins=(Pin(publisher="acme/widgets-release", field="repository_id", value=pin),),
                 record=Record(attempt="other", at=now, organization="acme", body="{}"),

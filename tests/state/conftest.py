@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from redis import Redis
 from broker.playground.processes import free_port
 from broker.state import State
 from broker.state.opening import open_state
-from tests.redis_server import STARTS_WITHIN_SECONDS, RedisServer
+from tests.redis_server import RedisServer, has_replicas, wait_until
 
 RETENTION_DAYS = 30
 
@@ -31,7 +30,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
     """A Redis that all tests share, each with a prefix of its own."""
-    with RedisServer() as server:
+    with RedisServer("--repl-diskless-sync-delay", "0") as server:
         yield server
 
 
@@ -41,10 +40,7 @@ def one_node_cluster(*options: str) -> Iterator[RedisServer]:
     with RedisServer("--cluster-enabled", "yes", "--cluster-port", str(free_port()), *options) as server:
         with Redis(port=server.port) as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-            until = time.monotonic() + STARTS_WITHIN_SECONDS
-            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                assert time.monotonic() < until, "the cluster does not come up"
-                time.sleep(0.01)
+            wait_until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "no cluster comes up")
         yield server
 
 
@@ -55,14 +51,22 @@ def redis_cluster() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def redis_replica(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """Has all that the shared Redis has."""
+    with RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
+        wait_until(lambda: has_replicas(redis_server, 1), "the replica does not come up")
+        yield replica
+
+
 @pytest.fixture(params=["sqlite", "redis", "redis+cluster"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where an empty store is."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/state.db"
-    fixture = "redis_server" if request.param == "redis" else "redis_cluster"
-    server: RedisServer = request.getfixturevalue(fixture)
-    return f"{request.param}://127.0.0.1:{server.port}/0?prefix={{{uuid.uuid4().hex}}}"
+    server: RedisServer = request.getfixturevalue("redis_server" if request.param == "redis" else "redis_cluster")
+    replicas = 1 if request.param == "redis" and request.getfixturevalue("redis_replica") else 0
+    return f"{request.param}://127.0.0.1:{server.port}/0?prefix={{{uuid.uuid4().hex}}}&replicas={replicas}"
 
 
 @pytest.fixture
@@ -81,6 +85,8 @@ async def opening(url: str) -> AsyncIterator[Opening]:
 
 
 @pytest.fixture
-def state(opening: Opening) -> State:
-    """One replica's state."""
-    return opening()
+async def state(opening: Opening) -> State:
+    """One replica's state, which has remembered for long."""
+    state = opening()
+    await state.begin(0)
+    return state

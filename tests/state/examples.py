@@ -37,6 +37,7 @@ def settlement(**changes: Any) -> Settlement:
         "limits": (),
         "spend": f"https://issuer.example token-{next(_numbers)}",
         "spend_until": int(now) + 600,
+        "issued_at": now - 1,
         "receipt": '{"jti":"upload-token"}',
         "pins": (),
         "record": record(at=now),

@@ -22,6 +22,7 @@ from broker.state import (
     Busy,
     Claim,
     Claimed,
+    Forgotten,
     Limit,
     Memorized,
     Objections,
@@ -38,6 +39,7 @@ from broker.state import (
     Written,
 )
 from broker.state.encoding import to_bytes
+from broker.tokens import LEEWAY_SECONDS
 from tests.state.conftest import Opening
 from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, switch
 
@@ -209,6 +211,11 @@ async def test_replays_are_limited_by_themselves_and_use_up_nothing_of_others(st
     )
 
 
+def test_a_limit_counts_once_in_a_settlement() -> None:
+    with pytest.raises(ValueError):
+        settlement(limits=(limit(burst=1),), again=limit(burst=1))
+
+
 async def test_replays_without_a_limit_of_their_own_count_for_nothing(state: State) -> None:
     now, one = time.time(), (limit(burst=1),)
     await state.settle(settlement(now=now, spend="token"))
@@ -265,6 +272,54 @@ def test_a_limit_that_means_nothing_is_a_mistake(burst: int, per_seconds: int) -
 def test_what_stands_twice_in_a_settlement_is_a_mistake(changes: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         settlement(**changes)
+
+
+# --- Since when it remembers -----------------------------------------------------------------------------------------
+
+
+async def test_a_new_state_takes_tokens_that_were_issued_a_moment_ago(opening: Opening) -> None:
+    now = time.time()
+    assert await opening().settle(settlement(now=now, issued_at=now - LEEWAY_SECONDS + 1)) == Settled()
+    assert await opening().settle(settlement(now=now, issued_at=now - LEEWAY_SECONDS - 1)) == Forgotten()
+
+
+async def test_what_was_issued_before_the_state_began_is_neither_spent_nor_written(opening: Opening) -> None:
+    """It may have been exchanged before, and nobody knows."""
+    state = opening()
+    older = settlement(spend="token", issued_at=time.time() - 100, pins=(pin(),))
+    assert [await state.settle(older) for _ in range(2)] == [Forgotten()] * 2
+    assert await state.records(10) == []
+    assert await state.pins(["acme/widgets-release"]) == {}
+    assert await state.settle(settlement(spend="token")) == Settled()
+
+
+async def test_tokens_that_are_too_old_count(opening: Opening) -> None:
+    state = opening()
+    now, one = time.time(), (limit(burst=1),)
+    assert await state.settle(settlement(now=now, limits=one, issued_at=now - 100)) == Forgotten()
+    assert isinstance(await state.settle(settlement(now=now, limits=one)), OverLimit)
+
+
+async def test_what_is_known_to_be_spent_is_told_so(opening: Opening) -> None:
+    state = opening()
+    await state.settle(settlement(spend="token", receipt="first"))
+    assert await state.settle(settlement(spend="token", issued_at=0.0)) == Spent(receipt="first")
+
+
+async def test_an_upload_token_from_before_is_as_good_as_revoked(opening: Opening) -> None:
+    """Whoever revoked it was told that it is done."""
+    now, state = int(time.time()), opening()
+    assert await is_revoked(state, "token", (), now)  # nothing is remembered yet
+    await state.begin(now)
+    minted = (now - LEEWAY_SECONDS - 1, now - LEEWAY_SECONDS, now)
+    assert [await is_revoked(state, "token", (), moment) for moment in minted] == [True, False, False]
+
+
+async def test_beginning_again_changes_nothing(opening: Opening) -> None:
+    now = time.time()
+    for later in (0, 50, 1000):
+        await opening().begin(now + later)
+    assert not await is_revoked(opening(), "token", (), int(now))
 
 
 # --- Records, revocations, keys --------------------------------------------------------------------------------------

@@ -69,6 +69,9 @@ def test_a_redis_url_is_read_whole() -> None:
         "redis://user:secret@host/0?secret=1",
         "redis://user:secret@host/0?prefix=broker",
         "redis://user:secret@host/0?prefix={}",
+        "redis://user:secret@host/0?replicas=",
+        "redis://user:secret@host/0?replicas=two",
+        "redis://user:secret@host/0?replicas=-1",
         "redis+sentinel://user:secret@host:26379",
         "redis+cluster://user:secret@host/1",
         "redis+other://user:secret@host",
@@ -79,6 +82,20 @@ def test_a_wrong_url_is_refused_and_not_quoted(url: str) -> None:
         open_state(url, retention_days=30)
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "replicas"),
+    [
+        ("redis://host", 0),
+        ("redis://host?replicas=2", 2),
+        ("redis+sentinel://host/main", 1),
+        ("redis+cluster://host", 1),
+        ("redis+cluster://host?replicas=0", 0),
+    ],
+)
+def test_where_masters_change_a_replica_is_waited_for_unless_the_url_says_otherwise(url: str, replicas: int) -> None:
+    assert parse(url).replicas == replicas
 
 
 def test_records_are_kept_for_a_day_at_least(tmp_path: Path) -> None:

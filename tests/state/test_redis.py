@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 import traceback
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,17 +22,21 @@ from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
-from broker.state import REVOCATION_MARGIN_SECONDS, Claimed, Settled, Spent, State, StoredKeys, Written
+from broker.state import REVOCATION_MARGIN_SECONDS, Claimed, Forgotten, Settled, Spent, State, StoredKeys, Written
 from broker.state.opening import open_state
+from broker.state.redis_confirming import TRUSTED_SECONDS
 from broker.state.redis_scripts import SETTLE
 from broker.state.redis_servers import MOST_CONNECTIONS
-from tests.redis_server import RedisServer
+from broker.tokens import LEEWAY_SECONDS
+from tests.redis_server import RedisServer, has_replicas, wait_until, watched
 from tests.state.conftest import RETENTION_DAYS, one_node_cluster
 from tests.state.examples import claim, is_revoked, limit, pin, record, settlement, unavailable_in_time
 
 pytestmark = pytest.mark.anyio
 
 DAY_MS = 86_400_000
+KEEPS = ("--appendonly", "yes")
+"""Of a redis-server: what was written survives that it is stopped."""
 
 
 @contextlib.asynccontextmanager
@@ -73,6 +79,14 @@ async def state(redis_server: RedisServer, prefix: str) -> AsyncIterator[State]:
         yield state
 
 
+async def all_unavailable_in_time(*asked: Awaitable[object]) -> None:
+    """Each of these, asked at once, ends so."""
+    with unavailable_in_time():
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {StateUnavailable}
+        raise next(outcome for outcome in outcomes if isinstance(outcome, StateUnavailable))
+
+
 async def comes_back(state: State, *, within_seconds: float) -> None:
     """Waits until a settlement succeeds again."""
     until = time.monotonic() + within_seconds
@@ -90,7 +104,7 @@ async def comes_back(state: State, *, within_seconds: float) -> None:
 
 
 async def test_a_stopped_redis_is_unavailable_and_serves_again_without_a_restart() -> None:
-    with RedisServer() as server:
+    with RedisServer(*KEEPS) as server:
         async with opened(server.url) as state:
             await asyncio.gather(*(state.settle(settlement()) for _ in range(50)))
             server.stop()
@@ -114,8 +128,8 @@ async def test_a_stopped_redis_is_unavailable_and_serves_again_without_a_restart
 
 
 async def test_a_cluster_that_was_stopped_serves_again_without_a_restart() -> None:
-    with one_node_cluster() as server:
-        async with opened(f"redis+cluster://127.0.0.1:{server.port}") as state:
+    with one_node_cluster(*KEEPS) as server:
+        async with opened(f"redis+cluster://127.0.0.1:{server.port}?replicas=0") as state:
             assert await state.settle(settlement()) == Settled()
             server.stop()
             with unavailable_in_time():
@@ -137,13 +151,13 @@ async def test_a_connection_that_uvloop_finds_closed_while_writing_is_replaced(
         return await execute(*command)
 
     monkeypatch.setattr(connections, "execute_command", execute_command)
-    assert await is_revoked(state, "token") is False
+    assert await is_revoked(state, "token") is True
     assert not broken
 
 
 async def test_a_redis_that_stops_in_the_middle_of_a_burst_harms_nobody_for_long() -> None:
     """Whoever waits gets an answer or a refusal, never another error."""
-    with RedisServer() as server:
+    with RedisServer(*KEEPS) as server:
         async with opened(server.url) as state:
             outcomes: list[object] = []
 
@@ -193,6 +207,30 @@ async def test_a_burst_opens_a_bounded_number_of_connections(state: State, clien
     outcomes = await asyncio.gather(*(state.settle(settlement()) for _ in range(20 * MOST_CONNECTIONS)))
     assert set(outcomes) == {Settled()}
     assert client.info("stats")["total_connections_received"] - before <= MOST_CONNECTIONS
+
+
+# --- Empty, and back -------------------------------------------------------------------------------------------------
+
+
+async def test_a_redis_that_comes_back_empty_takes_nothing_that_was_issued_before() -> None:
+    """Nor for the leeway after, as clocks differ. Brokers that went on know that it was not empty."""
+    with RedisServer() as server:
+        async with opened(server.url) as state:
+            now = time.time()
+            await state.begin(now)
+            assert await state.settle(settlement(spend="token")) == Settled()
+            await state.revoke("revoked", int(now) + 600, record())
+            server.stop()
+            server.start()
+            for spend, issued_at in (("token", now), ("another", now + 1), ("later", now + LEEWAY_SECONDS - 1)):
+                assert await state.settle(settlement(spend=spend, issued_at=issued_at)) == Forgotten()
+            assert await is_revoked(state, "revoked", (), int(now))
+            later = time.time() + LEEWAY_SECONDS + 1
+            assert await state.settle(settlement(now=later, issued_at=later)) == Settled()
+            assert not await is_revoked(state, "new", (), int(later))
+        async with opened(server.url) as another:
+            await another.begin(time.time())
+            assert await another.settle(settlement(spend="token", issued_at=now)) == Forgotten()
 
 
 # --- Lost answers ----------------------------------------------------------------------------------------------------
@@ -293,7 +331,7 @@ async def test_a_cluster_client_does_not_write_a_record_twice_either() -> None:
     port = free_port()
     with one_node_cluster("--cluster-announce-port", str(port)) as server:
         proxy = LosingProxy(server.port)
-        async with proxy.listening(port), opened(f"redis+cluster://127.0.0.1:{port}") as state:
+        async with proxy.listening(port), opened(f"redis+cluster://127.0.0.1:{port}?replicas=0") as state:
             await state.append(record(body="before"))
             proxy.losses = 1
             with unavailable_in_time():
@@ -346,7 +384,7 @@ async def test_every_key_has_the_prefix(state: State, redis_server: RedisServer,
     await state.claim(claim(), now=time.time(), seconds=60)
     await state.ping()
     new = set(client.scan_iter(count=1000)) - before
-    assert len(new) == 10
+    assert len(new) == 11
     assert all(key.startswith(f"{prefix}:".encode()) for key in new)
     client.close()
 
@@ -439,36 +477,108 @@ async def test_a_wrong_kind_of_key_under_the_prefix_is_unavailable_and_grants_no
 # --- Sentinel and TLS ------------------------------------------------------------------------------------------------
 
 
-async def test_a_failover_by_sentinel_is_followed_and_spent_tokens_stay_spent() -> None:
-    with contextlib.ExitStack() as stack:
-        master = stack.enter_context(RedisServer("--repl-diskless-sync-delay", "0"))
-        replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(master.port)))
-        configuration = (
-            f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
-            "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 2000\n"
-        )
-        sentinel = stack.enter_context(RedisServer(mode=("--sentinel",), configuration=configuration))
-        watching = stack.enter_context(Redis(port=sentinel.port, decode_responses=True))
-        until = time.monotonic() + 20
-        while watching.sentinel_masters()["main"]["num-slaves"] < 1:
-            assert time.monotonic() < until, "the Sentinel does not find the replica"
-            await asyncio.sleep(0.1)
-        nobody = free_port()
-        url = f"redis+sentinel://127.0.0.1:{nobody},127.0.0.1:{sentinel.port}/main/0"
-        async with opened(url) as state:
-            assert await state.settle(settlement(spend="token", receipt="first")) == Settled()
-            with Redis(port=master.port) as client:
-                assert client.wait(1, 5000) == 1
-            master.stop()
-            await comes_back(state, within_seconds=30)
-            assert await state.settle(settlement(spend="token")) == Spent(receipt="first")
-            with Redis(port=replica.port) as client:
-                assert client.info("replication")["role"] == "master"
+async def test_a_failover_by_sentinel_under_load_is_followed_and_no_token_is_spent_twice() -> None:
+    with watched() as redis:
+        url = redis.url().replace("//", f"//127.0.0.1:{free_port()},")  # nobody is there: the next one is asked
+        async with opened(url) as one, opened(url) as other:
+            settled: Counter[str] = Counter()
+            refused, ended = 0, asyncio.Event()
+
+            async def spend(caller: int) -> None:
+                nonlocal refused
+                for number in itertools.count():
+                    if ended.is_set():
+                        return
+                    token = f"{caller} {number}"
+                    asked = (state.settle(settlement(spend=token)) for state in (one, other))
+                    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+                    settled[token] += outcomes.count(Settled())
+                    refused += sum(isinstance(outcome, StateUnavailable) for outcome in outcomes)
+                    await asyncio.sleep(0.01)
+
+            load = [asyncio.create_task(spend(caller)) for caller in range(4)]
+            await comes_back(one, within_seconds=10)
+            await asyncio.sleep(0.5)
+            redis.servers[0].stop()
+            await comes_back(one, within_seconds=30)
+            assert redis.master() is not redis.servers[0]
+            ended.set()
+            await asyncio.gather(*load)
+            assert refused > 0
+            assert set(settled.values()) <= {0, 1}
+            for token in [token for token, times in settled.items() if times]:
+                assert isinstance(await other.settle(settlement(spend=token)), Spent)
+
+
+async def test_what_no_replica_has_is_not_acknowledged() -> None:
+    """A failover would lose it, and the token could be spent again, the revoked one used."""
+    with RedisServer("--repl-diskless-sync-delay", "0") as server, RedisServer() as replica:
+        replica.asked("REPLICAOF", "127.0.0.1", server.port)
+        wait_until(lambda: has_replicas(server, 1), "the replica does not come up")
+        async with opened(f"{server.url}?replicas=1") as state:
+            spent = settlement(spend="token")
+            assert await state.settle(spent) == Settled()
+            replica.freeze()
+            await all_unavailable_in_time(
+                state.settle(settlement()),
+                state.append(record()),
+                state.revoke("another", int(time.time()) + 60, record()),
+                state.claim(claim(), now=time.time(), seconds=60),
+                state.use("token", "file", most=1, now=time.time(), until=int(time.time()) + 60),
+                state.ping(),
+            )
+            replica.thaw()
+            await comes_back(state, within_seconds=10)
+            assert await state.settle(spent) == Settled()
+
+
+async def test_a_master_that_was_replaced_unseen_is_neither_written_nor_believed(prefix: str) -> None:
+    """As a broker's that is cut off with it: what was revoked at the new master since, the old one does not know."""
+    with RedisServer("--repl-diskless-sync-delay", "0") as old, RedisServer() as new:
+        new.asked("REPLICAOF", "127.0.0.1", old.port)
+        wait_until(lambda: has_replicas(old, 1), "the replica does not come up")
+        async with (
+            opened(f"{old.url}?prefix={prefix}&replicas=1") as behind,
+            opened(f"{new.url}?prefix={prefix}") as state,
+        ):
+            await behind.settle(settlement(spend="token"))
+            assert not await is_revoked(behind, "token", (), int(time.time()))
+            new.asked("REPLICAOF", "NO", "ONE")
+            await state.revoke("token", int(time.time()) + 60, record())
+            await asyncio.sleep(TRUSTED_SECONDS)
+            await all_unavailable_in_time(
+                is_revoked(behind, "token"),
+                behind.pins(["acme/widgets-release"]),
+                behind.api_token("operator"),
+                behind.settle(settlement(spend="another")),
+            )
+
+
+async def test_a_master_without_its_replicas_refuses_before_anything_is_written_where_it_is_told_to() -> None:
+    """`min-replicas-to-write`: then the identity token is as good as new."""
+    with RedisServer("--min-replicas-to-write", "1") as server:
+        async with opened(f"{server.url}?replicas=1") as state:
+            with unavailable_in_time():
+                await state.settle(settlement())
+        with Redis(port=server.port) as client:
+            assert client.dbsize() == 0
+
+
+async def test_behind_a_confirmed_write_reads_cost_no_write(
+    redis_server: RedisServer, redis_replica: RedisServer, prefix: str
+) -> None:
+    del redis_replica
+    async with opened(f"{redis_server.url}?prefix={prefix}&replicas=1") as state:
+        await is_revoked(state, "token", (), 1)
+        offset = redis_server.asked("INFO", "replication")["master_repl_offset"]
+        for _ in range(5):
+            await is_revoked(state, "token")
+        assert redis_server.asked("INFO", "replication")["master_repl_offset"] - offset < 200
 
 
 async def test_a_service_that_sentinels_do_not_know_is_unavailable() -> None:
     with RedisServer(mode=("--sentinel",)) as sentinel:
-        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0") as state:
+        async with opened(f"redis+sentinel://127.0.0.1:{sentinel.port}/nothing/0?replicas=0") as state:
             with unavailable_in_time():
                 await state.ping()
 

@@ -23,6 +23,7 @@ from broker.state import (
     DEADLINE_SECONDS,
     REVOCATION_MARGIN_SECONDS,
     Claimed,
+    Forgotten,
     OverLimit,
     Settled,
     Spent,
@@ -30,6 +31,7 @@ from broker.state import (
 from broker.state.sqlite import SQLiteState
 from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, STEPS, SWEEP_AFTER, connect
 from broker.state.sqlite_worker import Worker
+from broker.tokens import LEEWAY_SECONDS
 from tests.state.examples import claim, is_revoked, limit, record, settlement, unavailable_in_time
 from tests.state.processes import SPAWN, hold_lock, running, settle_one_token, settle_without_end
 
@@ -135,7 +137,7 @@ async def test_a_lock_held_by_another_process_is_answered_in_time_and_waited_for
         with unavailable_in_time():
             await state.ping()
         # Reading goes on, or no upload would be checked while somebody copies the file.
-        assert not await is_revoked(state, "token")
+        assert not await is_revoked(state, "token", (), int(time.time()))
         assert len(await state.records(10)) == 1
         pipe.send("let go")
         assert await asyncio.to_thread(pipe.recv) == "free"
@@ -303,7 +305,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(
     assert contents(path) == content
     remove(path)
     assert await state.settle(settlement(spend="token")) == Settled()
-    assert not await is_revoked(state, "token")
+    assert not await is_revoked(state, "token", (), int(time.time()))
 
 
 async def test_a_database_of_something_else_is_refused_and_left_as_it_is(path: Path, state: SQLiteState) -> None:
@@ -335,6 +337,7 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date_and_keeps_what_
     assert outcomes == [Claimed(), Claimed()]
     assert rows(path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert [await is_revoked(one, "token") for one in replicas] == [True, True]
+    assert not await is_revoked(replicas[0], "another", (), 1), "it has remembered all along"
     assert await replicas[1].pins(["acme/widgets"]) == {"acme/widgets": {"a": "b"}}
     for one in replicas:
         await one.close()
@@ -434,6 +437,19 @@ async def test_a_file_that_is_replaced_is_opened_anew(path: Path, state: SQLiteS
     assert await state.settle(settlement(spend="restored")) == Spent(receipt="from a backup")
 
 
+async def test_a_file_that_is_removed_was_no_new_one(path: Path, state: SQLiteState) -> None:
+    """Whoever went on knows so: nothing that was issued before is taken, nor for the leeway after."""
+    now = time.time()
+    await state.settle(settlement(now=now, spend="token"))
+    await state.revoke("jti", int(now) + 60, record())
+    remove(path)
+    for spend in ("token", "another"):
+        assert await state.settle(settlement(spend=spend, issued_at=now + LEEWAY_SECONDS - 1)) == Forgotten()
+    assert await is_revoked(state, "jti", (), int(now))
+    later = now + LEEWAY_SECONDS + 60
+    assert await state.settle(settlement(now=later, issued_at=later)) == Settled()
+
+
 async def test_an_error_tells_nothing_of_what_was_asked(path: Path, state: SQLiteState) -> None:
     damage(path, b"no database at all, and long enough to be looked at " * 20)
     with pytest.raises(StateUnavailable) as raised:
@@ -497,7 +513,7 @@ async def test_records_are_swept_from_the_front_and_the_chain_tells_so(state: SQ
 async def test_records_from_before_the_chain_are_kept_beside_it(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         database.executescript(VERSION_1)
-        row = "(0, CAST('acme' AS BLOB), x'01', x'', CAST('old' AS BLOB))"
+        row = f"({time.time()}, CAST('acme' AS BLOB), x'01', x'', CAST('old' AS BLOB))"
         database.execute(f"INSERT INTO records (at, organization, attempt, receipt, body) VALUES {row}")
         database.commit()
     state = SQLiteState(path, retention_days=30)
@@ -548,6 +564,7 @@ async def test_a_token_outlives_its_record_and_never_gets_anothers_receipt(path:
 
 async def test_a_subject_s_revocation_is_swept_once_its_last_token_is_over(path: Path, state: SQLiteState) -> None:
     start = 1_700_000_000
+    await state.begin(start)
     await state.revoke_subject("everything", start + 100, record(at=start))
     over = 100 + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
     for later, kept in ((over - 1, True), (over, False)):
@@ -562,11 +579,12 @@ async def test_a_revocation_is_swept_only_when_every_replica_knows_its_token_is_
     path: Path, state: SQLiteState
 ) -> None:
     start = 1_700_000_000.0
+    await state.begin(start)
     for until in (600, 1):  # the longer one holds
         await state.revoke("token", int(start) + until, record(at=start))
     for later, kept in ((600 + REVOCATION_MARGIN_SECONDS - 1, True), (600 + REVOCATION_MARGIN_SECONDS, False)):
         for _ in range(SWEEP_AFTER + 1):
             await state.append(record(at=start + later))
         await state.ping()
-        assert await is_revoked(state, "token") is kept
+        assert await is_revoked(state, "token", (), int(start)) is kept
     assert rows(path, "SELECT count(*) FROM revocations") == [(0,)]

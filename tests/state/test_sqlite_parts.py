@@ -35,8 +35,8 @@ def test_whoever_comes_second_leaves_the_schema_alone_and_a_failure_leaves_nothi
 def test_a_settlement_alone_is_settled_as_among_others(tmp_path: Path) -> None:
     with contextlib.closing(file.connect(tmp_path / "a.db")) as connection:
         cursor = connection.cursor()
-        assert Settling(settlement(spend="t", receipt="first"), lambda _: None)(cursor) == Settled()
-        assert Settling(settlement(spend="t"), lambda _: None)(cursor) == Spent(receipt="first")
+        assert Settling(settlement(spend="t", receipt="first"), lambda _: None, 0)(cursor) == Settled()
+        assert Settling(settlement(spend="t"), lambda _: None, 0)(cursor) == Spent(receipt="first")
 
 
 def test_an_answer_is_given_once() -> None:

@@ -19,6 +19,7 @@ import argparse
 import base64
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import subprocess
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from broker import cli
 from broker.playground.certificates import Certificates, make_certificates
 from broker.playground.ci import FakeCI
 from broker.playground.ci_server import serving_ci
@@ -43,7 +45,7 @@ from tests.gateway.uploads import metadata, pack_wheel
 from tests.nginx import Nginx, serving_nginx
 from tests.redis_server import RedisServer
 from tests.registries import PASSWORD, USER, PypiServer, pypi_server
-from tests.servers import cli, is_ready
+from tests.servers import is_ready
 
 PUBLISH: Final = ["publish", "--trusted-publishing", "always"]
 PATIENCE_SECONDS: Final = 120.0
@@ -295,9 +297,12 @@ def _key_of(token: str) -> str:
 
 
 def _cli(*arguments: str) -> str:
-    done = subprocess.run(cli(*arguments), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """`broker ...`, in this process: to start an interpreter for each costs more than what they do."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        status = cli.main(list(arguments))
+    assert status == 0, f"broker {arguments[0]} ended with {status}"
+    return printed.getvalue()
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

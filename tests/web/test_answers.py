@@ -19,9 +19,11 @@ from broker.metrics.counting import Counts
 from broker.refusals import RequestTooLarge
 from broker.sources import Sources
 from broker.state.opening import open_state
-from broker.web import uploads
+from broker.web import connections, uploads
 from broker.web.answers import WHOLE, Attempts, read_body
+from broker.web.connections import Connections
 from tests.harness import Setup
+from tests.web.test_connections import Line
 
 pytestmark = pytest.mark.anyio
 
@@ -132,3 +134,16 @@ async def test_a_body_is_bounded_whether_it_had_come_whole_or_not(whole: bool) -
     assert await read(b"ab", b"cd") == b"abcd"
     with pytest.raises(RequestTooLarge):
         await read(b"ab", b"cde")
+
+
+def test_that_connections_are_too_many_is_told_but_not_each_time(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs.configure("info")
+    all_of_them = Connections(1)
+    for _ in range(5):
+        all_of_them.enter(Line(), "a")
+    assert capsys.readouterr().out.count("too many connections") == 1
+    monkeypatch.setattr(connections, "TELL_SECONDS", 0.0)
+    all_of_them.enter(Line(), "a")
+    assert capsys.readouterr().out.count("too many connections") == 1

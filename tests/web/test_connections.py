@@ -16,9 +16,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.server import ServerState
 
-from broker import logs
 from broker.playground.ci_server import serving_ci
-from broker.web import connections
 from broker.web.connections import Awaits, Connections
 from broker.web.protocol import BoundedProtocol
 from tests.servers import Served, broker
@@ -73,19 +71,6 @@ def test_a_request_that_is_there_gives_way_to_nobody() -> None:
     assert not all_of_them.enter(Line(), "newer")
     all_of_them.leave(served[0], "many")
     assert all_of_them.enter(Line(), "newer")
-
-
-def test_the_operator_is_told_but_not_each_time(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    logs.configure("info")
-    all_of_them = Connections(1)
-    for _ in range(5):
-        all_of_them.enter(Line(), "a")
-    assert capsys.readouterr().out.count("too many connections") == 1
-    monkeypatch.setattr(connections, "TELL_SECONDS", 0.0)
-    all_of_them.enter(Line(), "a")
-    assert capsys.readouterr().out.count("too many connections") == 1
 
 
 # --- A real broker ---------------------------------------------------------------------------------------------------

@@ -56,6 +56,10 @@ async def twice(broker: Broker) -> httpx.Response:
     return await broker.mint(token)
 
 
+async def before_the_state(broker: Broker) -> httpx.Response:
+    return await broker.mint(broker.ci.token(iat=int(time.time()) - 60))
+
+
 async def two_runs(broker: Broker) -> httpx.Response:
     assert (await broker.mint(broker.ci.token())).status_code == 200
     return await broker.mint(broker.ci.token())
@@ -158,6 +162,7 @@ ROWS = [
     ),
     Row(code="rate-limited", status=429, ask=two_runs, settings=(("exchanges_per_minute", 1),)),
     Row(code="replayed-token", status=422, ask=twice),
+    Row(code="state-forgot", status=422, ask=before_the_state),
     Row(code="revoked-token", status=403, ask=after_burning),
     Row(code="policies-stale", status=503, ask=after_policies_broke, settings=(("policies_stale_after_hours", 0),)),
     Row(code="state-unavailable", status=503, ask=while_state_is_locked, recorded=False),
