@@ -50,7 +50,7 @@ _COMMIT: Final = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})")
 
 _TOLD: Final = (
     *("attempt", "kind", "decision", "code", "index", "issuer", "project", "filename", "release", "sha256"),
-    *("token_id", "registry_status", "scope"),
+    *("token_id", "registry_status", "scope", "unrecorded"),
 )
 """Of a record, what an organization's alert tells. Not `detail`, `considered` and `members`: where a repository is two
 organizations', those hold names of both."""
@@ -238,7 +238,8 @@ def _of_refusal(record: Mapping[str, Any], at: float) -> Iterator[Sign]:
         most = BURST_REFUSALS if organization else BURST_REFUSALS_OF_THE_INDEX
         last = {"refusals": most, "within_seconds": BURST_SECONDS, "last": told}
         event = Event(kind=burst, organization=organization, subject=subject, at=at, cause=attempt, data=last)
-        yield Tally(most=most, event=event)
+        # A `limit` record stands for many that were refused and left none.
+        yield event if record["kind"] == "limit" else Tally(most=most, event=event)
 
 
 def _of_use(record: Mapping[str, Any], at: float) -> Iterator[Sign]:

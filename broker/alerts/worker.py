@@ -102,10 +102,10 @@ class Alerting:
                 try:
                     if await self._take_lease():
                         await self._work()
-                except* StateUnavailable:
+                except StateUnavailable:
                     self._tell_once("alerts wait: state cannot be used")
-                except* Exception as errors:  # noqa: BLE001 - whatever it is, records wait, and alerts with them
-                    logger().error("alerts stopped for a moment: a bug of the broker", exc_info=errors)
+                except Exception as error:  # noqa: BLE001 - whatever it is, records wait, and alerts with them
+                    logger().error("alerts stopped for a moment: a bug of the broker", exc_info=error)
                 self.waiting = {}
                 await asyncio.sleep(POLL_SECONDS)
         finally:
@@ -121,13 +121,14 @@ class Alerting:
 
     async def _work(self) -> None:
         """Looks and delivers until the lease is another's, or over."""
-        async with asyncio.TaskGroup() as group:
-            deliveries = [group.create_task(self._deliver(one)) for one in self._receivers.values()]
-            try:
-                await self._look_while_leading()
-            finally:
-                for task in deliveries:
-                    task.cancel()
+        tasks = [asyncio.create_task(self._look_while_leading())]
+        tasks += [asyncio.create_task(self._deliver(one)) for one in self._receivers.values()]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await _end(tasks)
 
     async def _look_while_leading(self) -> None:
         renew_at = counted_at = 0.0
@@ -241,6 +242,16 @@ class Alerting:
                 await asyncio.sleep(pause)
                 continue
             await queued.wait()
+
+
+async def _end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancels tasks until they have ended: what they wait for may swallow a cancellation."""
+    waiting = set(tasks)
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, waiting = await asyncio.wait(waiting, timeout=1.0)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def pause_seconds(failures: int, longest: int, retry_after: int = 0) -> float:

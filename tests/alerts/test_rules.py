@@ -209,6 +209,21 @@ def test_a_burst_of_what_is_nobody_s_is_the_index_s() -> None:
     assert not alert.is_for(frozenset({"acme"}), index=False)
 
 
+def test_refusals_that_left_no_record_of_their_own_are_a_burst() -> None:
+    limit = {"kind": "limit", "decision": "refused", "code": "rate-limited", "unrecorded": {"no-publisher": 900}}
+    told = json.loads(operator_s("limit", "acme", issuer="")) | limit
+    (alert,) = Watcher().look(json.dumps(told))
+    assert (alert.kind.code, alert.subject) == ("refusal-burst", "acme")
+    assert alert.data["last"]["unrecorded"] == {"no-publisher": 900}
+
+
+def test_a_switch_that_is_thrown_is_told_with_what_it_switches() -> None:
+    attempt = Attempt(kind="switch", id="s1", started_at=NOW, owner="acme", switched_off="organization acme")
+    (alert,) = Watcher().look(attempt.record().body)
+    assert (alert.kind.code, alert.organization) == ("switch", "acme")
+    assert alert.data["switched_off"] == "organization acme"
+
+
 # --- What operators do -----------------------------------------------------------------------------------------------
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from broker.alerts import webhooks
 from broker.alerts.receivers import Receiver, signing_key
 from broker.alerts.webhooks import DeliveryError, Webhooks, signed_headers, slack_text
-from broker.app import webhook_transport
 from broker.gateway.credential import SecretFile
 from broker.state import AlertToSend
 from tests.alerts.hook import KEY, SECRET, Answer, Hook, hooked
 
 pytestmark = pytest.mark.anyio
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without the system's certificates, which take long to load: receivers are plain http here."""
 
 HOSTILE = "<!channel> <https://evil.example|click> & `end` *bold*\n*new-actor* forged\u202e\ud800\0 @here"
 
@@ -43,7 +47,7 @@ def alert(**data: object) -> AlertToSend:
 
 
 async def send(to: Receiver, what: AlertToSend) -> None:
-    async with webhook_transport() as transport:
+    async with httpx.AsyncHTTPTransport(verify=PLAIN) as transport:
         await Webhooks(transport=transport, clock=time.time, user_agent="broker").send(to, what)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from http.server import BaseHTTPRequestHandler
@@ -21,7 +22,6 @@ from broker.alerts.receivers import Receiver
 from broker.alerts.standing import Watch
 from broker.alerts.webhooks import Webhooks
 from broker.alerts.worker import LEASE, Alerting, pause_seconds
-from broker.app import webhook_transport
 from broker.keys import IssuerKeys
 from broker.metrics.counting import Counts
 from broker.playground.ci import FakeCI
@@ -34,6 +34,9 @@ from tests.redis_server import RedisServer
 from tests.state.examples import record
 
 pytestmark = pytest.mark.anyio
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Without the system's certificates, which take long to load: receivers are plain http here."""
 
 PATIENCE_SECONDS = 60.0
 
@@ -189,7 +192,7 @@ async def alerting(folder: Path, *receivers: Receiver, url: str | None = None) -
     made = Setup(folder=folder).write()
     state = open_state(url or state_url(folder), retention_days=30)
     policies = PoliciesInForce(made.policies, allow_loopback_issuers=False, stale_after_seconds=3600, clock=time.time)
-    async with httpx.AsyncClient() as client, webhook_transport() as transport:
+    async with httpx.AsyncClient(verify=PLAIN) as client, httpx.AsyncHTTPTransport(verify=PLAIN) as transport:
         keys = IssuerKeys(client, state, time.time)
         yield (
             Alerting(
@@ -287,6 +290,30 @@ async def test_who_has_not_the_lease_waits_for_it_and_who_loses_it_stops(
                 await until(lambda: subjects(hook) == ["1", "2"])
             # The lease was given back: nobody waits for it.
             assert isinstance(await state.claim(other, now=time.time(), seconds=60), Claimed)
+
+
+class Deaf(httpx.AsyncBaseTransport):
+    """A client that is cancelled twice before it gives up."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked = True
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(PATIENCE_SECONDS)
+        await asyncio.sleep(PATIENCE_SECONDS)
+        raise httpx.ConnectError("gave up", request=request)
+
+
+async def test_a_delivery_that_does_not_hear_of_the_end_does_not_hold_it_up(tmp_path: Path) -> None:
+    async with alerting(tmp_path, receiver(Hook())) as (one, state):
+        one._webhooks = Webhooks(transport=(deaf := Deaf()), clock=time.time, user_agent="broker")
+        began = time.monotonic()
+        async with going(one):
+            await append(state, 1)
+            await until(lambda: deaf.asked)
+        assert time.monotonic() - began < PATIENCE_SECONDS / 2
 
 
 async def test_a_record_that_nobody_can_read_is_passed_over(tmp_path: Path) -> None:
