@@ -114,11 +114,10 @@ def admit(considered: tuple[Considered, ...], organizations: frozenset[str] | No
     """
     if organizations is None:
         return considered
-    admitted = tuple(one for one in considered if one.publisher.organization in organizations)
-    shut_out = [one.publisher.organization for one in considered if one not in admitted and one.mismatch is None]
-    if shut_out and not any(one.mismatch is None for one in admitted):
-        raise refusals.OrganizationNotAdmitted(f"the organization {shut_out[0]!r} may not use this index")
-    return admitted
+    matching = [one.publisher.organization for one in considered if one.mismatch is None]
+    if matching and organizations.isdisjoint(matching):
+        raise refusals.OrganizationNotAdmitted(f"the organization {matching[0]!r} may not use this index")
+    return tuple(one for one in considered if one.publisher.organization in organizations)
 
 
 def grant(
