@@ -183,11 +183,15 @@ _NEARNESS: tuple[type[refusals.Refusal], ...] = (
 def _switched_on(
     granted: list[tuple[Publisher, frozenset[Projects]]], identity: Identity, off: frozenset[str]
 ) -> list[tuple[Publisher, frozenset[Projects]]]:
-    stopped = [next((one for one in switches_of(identity.issuer, [each.id]) if one in off), "") for each, _ in granted]
-    left = [each for each, subject in zip(granted, stopped, strict=True) if not subject]
+    left = [each for each in granted if not _stop(each[0], identity, off)]
     if not left:
-        raise refusals.SwitchedOff(_off(stopped[0]))
+        raise refusals.SwitchedOff(_off(_stop(granted[0][0], identity, off)))
     return left
+
+
+def _stop(publisher: Publisher, identity: Identity, off: frozenset[str]) -> str:
+    """What of the publisher's is switched off first; "" where nothing is."""
+    return next((one for one in switches_of(identity.issuer, [publisher.id]) if one in off), "")
 
 
 def _off(subject: str) -> str:
