@@ -284,6 +284,11 @@ class Exchange:
                 return outcome
             case OverLimit(retry_after_seconds=seconds, key=key):
                 attempt.token_id, attempt.expires_at = "", 0
+                kind, _, name = key.partition(" ")
+                if kind == "mint-organization" and attempt.grant and attempt.grant.organizations != (name,):
+                    # As with switches: an organization that uses up its own limit stops no other one that binds the
+                    # same repository.
+                    return SwitchedOff(off=frozenset({f"organization {name}"}))
                 raise refusals.RateLimited(
                     f"too many exchanges in a short time for {self.rates.what(key)}", retry_after_seconds=seconds
                 )

@@ -385,6 +385,52 @@ async def test_one_organization_and_one_issuer_leave_the_others_theirs(tmp_path:
         assert (await broker.mint(broker.ci.token("gitlab"))).status_code == 200
 
 
+CUCKOO = """\
+organization: aaa
+members:
+  alice: {role: owner, github: "1001"}
+publishers:
+  cuckoo:
+    issuer: github
+    repository: acme-corp/widgets
+    repository_id: "424242424"
+    repository_owner_id: "65600975"
+    workflow: release.yml
+    environment: pypi
+    projects: [aaa-egg]
+  own:
+    issuer: github
+    repository: aaa/own
+    repository_id: "9"
+    repository_owner_id: "8"
+    workflow: release.yml
+    environment: pypi
+    projects: [aaa-own]
+namespaces: [aaa]
+"""
+"""Binds acme's repository beside its own, and counts acme's people as its members; comes before acme by its name."""
+
+
+async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_the_same_repository(
+    tmp_path: Path,
+) -> None:
+    setup = Setup(folder=tmp_path, settings={"exchanges_per_minute_per_organization": 2})
+    setup.write()
+    (tmp_path / "policies/organizations/aaa.yaml").write_text(CUCKOO, encoding="utf-8")
+    async with setup.running() as broker:
+        own = {"repository": "aaa/own", "repository_id": "9", "repository_owner_id": "8", "repository_owner": "aaa"}
+        assert await codes(broker, 1, broker.ci.token("github", **own)) == [""]
+        answers = [await broker.mint(broker.ci.token()) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        check_refusal(answers[-1], "rate-limited", 429)
+        both, alone = (
+            await recorded(broker, decision="allowed", organization="aaa"),
+            await recorded(broker, decision="allowed", organization="acme"),
+        )
+        assert [one["publishers"] for one in both] == [["aaa/own"], ["aaa/cuckoo", "acme/widgets-release"]]
+        assert [one["publishers"] for one in alone] == [["acme/widgets-release"]]
+
+
 async def test_whoever_has_a_spent_token_uses_up_nobody_s_limit_with_it(tmp_path: Path) -> None:
     settings = {"exchanges_per_minute": 3, "exchanges_per_minute_per_issuer": 3, "refusals_per_minute": 0}
     async with Setup(folder=tmp_path, settings=settings).running() as broker:
