@@ -144,7 +144,8 @@ class Verification:
             end = self._chains[organization].sequence if organization in self._chains else swept
             if end < head.sequence:
                 self._find(organization, end + 1, _missing(end + 1, head.sequence))
-        self._look_past_heads(heads)
+        if heads is not None:
+            self._look_past_heads(heads)
         for organization, (sequence, _) in self._noted.items():
             if sequence < self._first_kept(organization, heads or self._heads or {}):
                 self.too_old.add(organization)
@@ -171,14 +172,14 @@ class Verification:
                 self._find(one.organization, one.sequence, "it is not the one that was noted: the chain was made anew")
 
     def _compare_head(self, one: Kept) -> None:
-        """The last record has none behind it that would not follow, if it was altered and linked anew: its head tells."""
+        """No record behind the last one tells that it was altered and linked anew: its head does."""
         head = (self._heads or {}).get(one.organization)
         if head is not None and head.sequence == one.sequence and head.link != one.link:
             self._find(one.organization, one.sequence, NOT_THE_HEAD)
 
-    def _look_past_heads(self, later: Mapping[str, Head] | None) -> None:
+    def _look_past_heads(self, later: Mapping[str, Head]) -> None:
         """What was appended moved a head on; what was put in behind the last one, or for nobody, did not."""
-        for organization, chain in self._chains.items() if later is not None else ():
+        for organization, chain in self._chains.items():
             known = max(one.get(organization, NO_HEAD).sequence for one in (self._heads or {}, later))
             if chain.sequence > known:
                 self._find(organization, known + 1, "it stands behind the last that was written: put in")
