@@ -228,6 +228,28 @@ async def test_a_record_that_cannot_be_written_is_told_later(opening: Callable[.
     assert told["unrecorded"] == {"malformed-token": 2}
 
 
+async def test_what_is_cut_off_while_it_is_told_is_told_at_the_end(
+    opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at SIGTERM: the task that tells is cancelled, and what is left is told once more."""
+    table = opening()
+    for _ in range(6):
+        await table.refuse()
+
+    async def hangs(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table.state, "append", hangs)
+        telling = asyncio.create_task(table.sources.tell())
+        await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    await table.sources.tell()
+    (told,) = [one for one in table.published if one["kind"] == "limit"]
+    assert told["unrecorded"] == {"malformed-token": 2}
+
+
 async def test_it_is_told_within_a_minute(opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "LOOK_SECONDS", 0.01)
     table = opening()
