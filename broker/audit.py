@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import perf_counter
@@ -188,8 +189,15 @@ class Attempt:
 
     @property
     def concerns(self) -> str:
-        """The organization whose attempt it is; empty where none was found."""
+        """The organization whose attempt it is; empty where none was found.
+
+        Of several that bind one repository, the one whose project is uploaded or read: else whoever comes first by name
+        would have another's records, and the other none.
+        """
         if self.grant is not None:
+            for publisher in self.grant.publishers if self.project else ():
+                if any(one.covers(self.project) for one in publisher.projects | publisher.downloads):
+                    return publisher.organization
             return self.grant.organizations[0]
         if self.publishers:
             return self.publishers[0].split("/")[0]
@@ -217,7 +225,7 @@ class Attempt:
         if self.identity is not None:
             fields["identity"] = self.identity.as_claims()
         if self.considered and (self.refusal is not None or len(self.considered) > 1):
-            fields["considered"] = [str(one) for one in self.considered[:MOST_CONSIDERED]]
+            fields["considered"] = [str(one) for one in _shown(self.considered)]
         if self.publishers:
             fields["publishers"] = list(self.publishers)
         if self.grant is not None:
@@ -234,6 +242,16 @@ class Attempt:
         if self.registry_status or self.confirmed:
             fields["stored"] = self.confirmed or self.registry_status < _FIRST_NO
         return fields
+
+
+def _shown(considered: Sequence[Considered]) -> Sequence[Considered]:
+    """As many as a record lists, with one of each organization first: none hides that another is concerned."""
+    if len(considered) <= MOST_CONSIDERED:
+        return considered
+    first = {one.publisher.organization: one for one in reversed(considered)}
+    firsts = [one for one in considered if first[one.publisher.organization] is one]
+    others = [one for one in considered if first[one.publisher.organization] is not one]
+    return [*firsts, *others][:MOST_CONSIDERED]
 
 
 def _encode(fields: dict[str, Any]) -> str:

@@ -133,6 +133,7 @@ class Verification:
             else:
                 self._step(chain, one)
             self._compare_noted(one)
+            self._compare_head(one)
 
     def finish(self, heads: Mapping[str, Head] | None = None) -> None:
         """Looks at where the chains begin and end."""
@@ -143,6 +144,8 @@ class Verification:
             end = self._chains[organization].sequence if organization in self._chains else swept
             if end < head.sequence:
                 self._find(organization, end + 1, _missing(end + 1, head.sequence))
+        if heads is not None:
+            self._look_past_heads(heads)
         for organization, (sequence, _) in self._noted.items():
             if sequence < self._first_kept(organization, heads or self._heads or {}):
                 self.too_old.add(organization)
@@ -168,6 +171,19 @@ class Verification:
             if noted[1] != one.link:
                 self._find(one.organization, one.sequence, "it is not the one that was noted: the chain was made anew")
 
+    def _compare_head(self, one: Kept) -> None:
+        """No record behind the last one tells that it was altered and linked anew: its head does."""
+        head = (self._heads or {}).get(one.organization)
+        if head is not None and head.sequence == one.sequence and head.link != one.link:
+            self._find(one.organization, one.sequence, NOT_THE_HEAD)
+
+    def _look_past_heads(self, later: Mapping[str, Head]) -> None:
+        """What was appended moved a head on; what was put in behind the last one, or for nobody, did not."""
+        for organization, chain in self._chains.items():
+            known = max(one.get(organization, NO_HEAD).sequence for one in (self._heads or {}, later))
+            if chain.sequence > known:
+                self._find(organization, known + 1, "it stands behind the last that was written: put in")
+
     def _first_kept(self, organization: str, heads: Mapping[str, Head]) -> int:
         if organization in self._chains:
             return self._chains[organization].first.sequence
@@ -192,6 +208,8 @@ class Verification:
         self.findings.append(Finding(organization=organization, sequence=sequence, what=what))
 
 
+NO_HEAD: Final = Head(sequence=0, link="", swept_sequence=0, swept_link="")
+NOT_THE_HEAD: Final = "it is not the last that was written: it was altered, and linked anew"
 ALTERED: Final = "it does not follow from the one before: one of the two was altered"
 
 

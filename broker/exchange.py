@@ -123,6 +123,8 @@ class Exchange:
     async def burn(self, text: str, attempt_id: str, source: Source = NOWHERE) -> bool:
         """Revokes an upload token. What is no token of this index changes nothing, and is False.
 
+        One that is revoked already leaves no further record: whoever has a token could else write them without end.
+
         Raises:
             StateUnavailable: the revocation could not be kept. Clients repeat the call then.
         """
@@ -131,6 +133,8 @@ class Exchange:
             token = self.minter.read(text, attempt.started_at)
         except refusals.Refusal:
             return False
+        if (await self.state.objections(token.id, (), token.issued_at)).token:
+            return True
         note_token(attempt, token, self.policies())
         record = attempt.record()
         await self.state.revoke(token.id, token.expires_at, record)
@@ -284,6 +288,11 @@ class Exchange:
                 return outcome
             case OverLimit(retry_after_seconds=seconds, key=key):
                 attempt.token_id, attempt.expires_at = "", 0
+                kind, _, name = key.partition(" ")
+                if kind == "mint-organization" and attempt.grant and attempt.grant.organizations != (name,):
+                    # As with switches: an organization that uses up its own limit stops no other one that binds the
+                    # same repository.
+                    return SwitchedOff(off=frozenset({f"organization {name}"}))
                 raise refusals.RateLimited(
                     f"too many exchanges in a short time for {self.rates.what(key)}", retry_after_seconds=seconds
                 )

@@ -341,12 +341,12 @@ class PrefixNotExpressible(Refusal):
 
 
 class RateLimited(Refusal):
-    """Too many exchanges came in a short time, or too many attempts that were refused."""
+    """Too many came in a short time: exchanges, attempts that were refused, or changes by one owner's API token."""
 
     code, status = "rate-limited", 429
     remedy = (
         "Wait as long as Retry-After says. The detail says what is counted: exchanges of one repository, organization "
-        "or issuer, or what is refused of one address, which others may share."
+        "or issuer, changes of one API token, or what is refused of one address, which others may share."
     )
 
 

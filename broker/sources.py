@@ -177,7 +177,7 @@ class Sources:
             record = attempt.record()
             try:
                 await self._state.append(record)
-            except refusals.StateUnavailable:
+            except (refusals.StateUnavailable, asyncio.CancelledError):  # told twice is better than not at all
                 later = self._untold.setdefault(key, _Untold(untold.since))
                 later.since = untold.since
                 later.codes += untold.codes

@@ -156,6 +156,27 @@ def test_of_several_organizations_a_record_belongs_to_the_first() -> None:
     assert attempt(considered=considered(both, who)).record().organization == "acme"
 
 
+def test_of_several_organizations_a_record_belongs_to_the_one_whose_project_it_is() -> None:
+    """Else whoever binds another's repository, and comes first by name, would have the records of its uploads."""
+    first = publisher("cuckoo", organization="aaa", to=("aaa-egg",))
+    both = policies(organization("aaa", publishers=(first,)), organization("acme"))
+    grant = granted(both, identity())
+    assert grant.organizations == ("aaa", "acme")
+    assert attempt(grant=grant, kind="upload", project="acme-widgets").record().organization == "acme"
+    assert attempt(grant=grant, kind="upload", project="aaa-egg").record().organization == "aaa"
+    assert attempt(grant=grant, kind="upload", project="nobody-s").record().organization == "aaa"
+
+
+def test_of_many_publishers_one_of_each_organization_is_listed() -> None:
+    many = tuple(publisher(f"p{number}", organization="aaa", to=("aaa-egg",)) for number in range(30))
+    both = policies(organization("aaa", publishers=many), organization("acme"))
+    told = body(considered=considered(both, identity()))["considered"]
+    assert (len(told), told[:3]) == (
+        MOST_CONSIDERED,
+        ["aaa/p0: matches", "acme/widgets-release: matches", "aaa/p1: matches"],
+    )
+
+
 def test_a_record_is_one_line_of_ascii_whatever_a_caller_sent() -> None:
     """An issuer's name is a caller's until it is found, and may be anything that JSON can hold."""
     who = identity(environment="prüf-🚀", repository="acme-corp/widgets")

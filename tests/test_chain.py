@@ -85,6 +85,19 @@ def edit_and_link_anew(records: list[Kept]) -> None:
     records[2] = replace(records[2], body="{}", link=link(records[1].link, digest(b"{}")))
 
 
+def edit_the_last_and_link_it_anew(records: list[Kept]) -> None:
+    records[-1] = replace(records[-1], body="{}", link=link(records[-2].link, digest(b"{}")))
+
+
+def put_in_behind_the_last(records: list[Kept]) -> None:
+    last = records[-1]
+    records.append(replace(last, sequence=7, body="{}", link=link(last.link, digest(b"{}"))))
+
+
+def put_in_for_somebody_new(records: list[Kept]) -> None:
+    records.extend(chain("bolt", 2))
+
+
 def swap_bodies(records: list[Kept]) -> None:
     records[2], records[3] = replace(records[2], body=records[3].body), replace(records[3], body=records[2].body)
 
@@ -123,6 +136,18 @@ ALTERED = "it does not follow from the one before: one of the two was altered"
         (edit, [f"organization 'acme', record 3: {ALTERED}"]),
         (edit_the_first, [f"organization 'acme', record 1: {ALTERED}"]),
         (edit_and_link_anew, [f"organization 'acme', record 4: {ALTERED}"]),
+        (
+            edit_the_last_and_link_it_anew,
+            ["organization 'acme', record 6: it is not the last that was written: it was altered, and linked anew"],
+        ),
+        (
+            put_in_behind_the_last,
+            ["organization 'acme', record 7: it stands behind the last that was written: put in"],
+        ),
+        (
+            put_in_for_somebody_new,
+            ["organization 'bolt', record 1: it stands behind the last that was written: put in"],
+        ),
         (swap_bodies, [f"organization 'acme', record {number}: {ALTERED}" for number in (3, 4)]),
         (
             swap_places,
@@ -138,6 +163,7 @@ ALTERED = "it does not follow from the one before: one of the two was altered"
             [
                 "organization 'acme', record 3: it is missing",
                 "organization 'bolt', record 1: it and all up to 2 are missing",
+                "organization 'bolt', record 1: it stands behind the last that was written: put in",
             ],
         ),
         (
@@ -197,9 +223,11 @@ def test_what_is_swept_while_it_is_read_is_not_missing(read_from: int) -> None:
 
 
 def test_what_comes_while_it_is_read_is_followed_too() -> None:
-    records = chain()
-    assert verify(records, {"acme": head(records[:4])}) == []
-    assert verify([*records, *chain("bolt")], {"acme": head(records)}) == []
+    records, others = chain(), chain("bolt")
+    verification = Verification({"acme": head(records[:4])})
+    verification.follow([*records, *others])
+    verification.finish({"acme": head(records), "bolt": head(others)})
+    assert verification.findings == []
 
 
 def test_records_from_before_there_was_a_chain_are_counted_and_no_more() -> None:

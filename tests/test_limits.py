@@ -228,6 +228,28 @@ async def test_a_record_that_cannot_be_written_is_told_later(opening: Callable[.
     assert told["unrecorded"] == {"malformed-token": 2}
 
 
+async def test_what_is_cut_off_while_it_is_told_is_told_at_the_end(
+    opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at SIGTERM: the task that tells is cancelled, and what is left is told once more."""
+    table = opening()
+    for _ in range(6):
+        await table.refuse()
+
+    async def hangs(*_: object, **__: object) -> None:
+        await asyncio.sleep(60)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table.state, "append", hangs)
+        telling = asyncio.create_task(table.sources.tell())
+        await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+    await table.sources.tell()
+    (told,) = [one for one in table.published if one["kind"] == "limit"]
+    assert told["unrecorded"] == {"malformed-token": 2}
+
+
 async def test_it_is_told_within_a_minute(opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "LOOK_SECONDS", 0.01)
     table = opening()
@@ -383,6 +405,52 @@ async def test_one_organization_and_one_issuer_leave_the_others_theirs(tmp_path:
         assert (await broker.mint(broker.ci.token("github"))).status_code == 200
         check_refusal(await broker.mint(broker.ci.token("github")), "rate-limited", 429)
         assert (await broker.mint(broker.ci.token("gitlab"))).status_code == 200
+
+
+CUCKOO = """\
+organization: aaa
+members:
+  alice: {role: owner, github: "1001"}
+publishers:
+  cuckoo:
+    issuer: github
+    repository: acme-corp/widgets
+    repository_id: "424242424"
+    repository_owner_id: "65600975"
+    workflow: release.yml
+    environment: pypi
+    projects: [aaa-egg]
+  own:
+    issuer: github
+    repository: aaa/own
+    repository_id: "9"
+    repository_owner_id: "8"
+    workflow: release.yml
+    environment: pypi
+    projects: [aaa-own]
+namespaces: [aaa]
+"""
+"""Binds acme's repository beside its own, and counts acme's people as its members; comes before acme by its name."""
+
+
+async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_the_same_repository(
+    tmp_path: Path,
+) -> None:
+    setup = Setup(folder=tmp_path, settings={"exchanges_per_minute_per_organization": 2})
+    setup.write()
+    (tmp_path / "policies/organizations/aaa.yaml").write_text(CUCKOO, encoding="utf-8")
+    async with setup.running() as broker:
+        own = {"repository": "aaa/own", "repository_id": "9", "repository_owner_id": "8", "repository_owner": "aaa"}
+        assert await codes(broker, 1, broker.ci.token("github", **own)) == [""]
+        answers = [await broker.mint(broker.ci.token()) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        check_refusal(answers[-1], "rate-limited", 429)
+        both, alone = (
+            await recorded(broker, decision="allowed", organization="aaa"),
+            await recorded(broker, decision="allowed", organization="acme"),
+        )
+        assert [one["publishers"] for one in both] == [["aaa/own"], ["aaa/cuckoo", "acme/widgets-release"]]
+        assert [one["publishers"] for one in alone] == [["acme/widgets-release"]]
 
 
 async def test_whoever_has_a_spent_token_uses_up_nobody_s_limit_with_it(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol
@@ -220,7 +220,21 @@ def _of_kind(record: Mapping[str, Any], at: float) -> Iterator[Sign]:
 def _of_refusal(record: Mapping[str, Any], at: float) -> Iterator[Sign]:
     if record["decision"] != "refused":
         return
-    organization, code, attempt = record["organization"], record["code"], record["attempt"]
+    for organization in _concerned(record):
+        yield from _of_refusal_for(organization, record, at)
+
+
+def _concerned(record: Mapping[str, Any]) -> Iterable[str]:
+    """The organization whose record it is, and before a project is known, all others that bind the same repository.
+
+    Else an organization would hear nothing of its own runs that are refused, once another binds its repository too.
+    """
+    considered = () if record.get("project") else record.get("considered", ())
+    return dict.fromkeys((record["organization"], *(text.partition("/")[0] for text in considered)))
+
+
+def _of_refusal_for(organization: str, record: Mapping[str, Any], at: float) -> Iterator[Sign]:
+    code, attempt = record["code"], record["attempt"]
     publisher = _publisher(record, organization)
     told = _told(record, (publisher,) if publisher else ())
     kind = BY_CODE.get(OF_CODES.get(code, ""))

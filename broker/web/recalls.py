@@ -4,12 +4,15 @@ Laws:
 
 - what an owner revokes or switches reaches what their organization's publishers earn, and nothing of another's;
 - no answer tells an owner whether a token, or anything of another organization, is there;
-- an owner lifts owners' switches, and not the operator's.
+- an owner lifts owners' switches, and not the operator's;
+- each change is an alert of the operator's too, so one owner's token makes so many a minute and no more: else it would
+  fill the queue in which what others must hear of waits.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -40,12 +43,17 @@ BODY_BYTES: Final = 8 * 1024
 
 OWNERS_REVOKE: Final = ("organization", "publisher", "member", "token")
 
+MOST_CHANGES: Final = 30
+"""Of one owner's token in `CHANGES_SECONDS`, by one process; a token that leaked takes nothing from another one."""
+CHANGES_SECONDS: Final = 60.0
+
 _ANYBODY: Final[tuple[Role, ...]] = ("owner", "operator")
 
 
 def routes(callers: Callers) -> list[Route]:
     """`/api/revocations` and `/api/switches`, the same on each host."""
     exchange = callers.exchange
+    changes = Changes()
 
     async def revoke_tokens(request: Request) -> Response:
         async with callers.asks(request, bearer(request), roles=_ANYBODY) as (caller, attempt):
@@ -56,6 +64,7 @@ def routes(callers: Callers) -> list[Route]:
             if kind == "token" and "before" in fields:
                 raise refusals.InvalidBody("'before' is for many tokens, and one is revoked whenever it was minted")
             attempt.reason, before = _reason(fields["reason"]), _moment(fields.get("before"), attempt.started_at)
+            changes.count(caller, attempt.started_at)
             done = await _revoke(exchange, caller, attempt, kind, names, before=before)
         return Json({"revoked": done, "minted_until": before, **_note(unknown_in(exchange.policies(), kind, names))})
 
@@ -81,6 +90,7 @@ def routes(callers: Callers) -> list[Route]:
             unknown = unknown_in(exchange.policies(), kind, [name])
             if unknown and caller.role != "operator":  # else what an owner can fill state with has no bound
                 raise refusals.UnknownSubject(f"the policies have no {unknown}")
+            changes.count(caller, attempt.started_at)
             record = await switch_off(exchange.state, attempt, subject, _thrower(caller))
             exchange.publish_record(attempt, record)
             return await _standing(exchange, subject, unknown)
@@ -90,6 +100,7 @@ def routes(callers: Callers) -> list[Route]:
         async with _asks(callers, request, kind, name) as (caller, attempt):
             attempt.kind = "switch"
             subject, by = _subject(kind, name), _lifts(request, caller)
+            changes.count(caller, attempt.started_at)
             record = await switch_on(exchange.state, attempt, subject, by)
             if record is not None:
                 exchange.publish_record(attempt, record)
@@ -105,6 +116,31 @@ def routes(callers: Callers) -> list[Route]:
         Route(one, throw, methods=["PUT"]),
         Route(one, lift, methods=["DELETE"]),
     ]
+
+
+class Changes:
+    """How many changes each owner's token made lately."""
+
+    def __init__(self) -> None:
+        """None were made."""
+        self._made: dict[str, list[float]] = {}
+        """When, by the ids of tokens that were admitted."""
+
+    def count(self, caller: ApiToken, now: float) -> None:
+        """Counts one more.
+
+        Raises:
+            RateLimited: there were as many as there may be. An operator makes as many as they like.
+        """
+        if caller.role == "operator":
+            return
+        lately = [at for at in self._made.get(caller.id, ()) if abs(now - at) < CHANGES_SECONDS]
+        if len(lately) >= MOST_CHANGES:
+            raise refusals.RateLimited(
+                f"an owner's API token makes {MOST_CHANGES} changes in {CHANGES_SECONDS:.0f} s, and no more",
+                retry_after_seconds=max(1, math.ceil(lately[0] + CHANGES_SECONDS - now)),
+            )
+        self._made[caller.id] = [*lately, now]
 
 
 def _asks(

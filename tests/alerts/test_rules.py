@@ -272,7 +272,8 @@ def test_an_alert_holds_nothing_of_another_organization() -> None:
     for alert in alerts:
         assert ("beta" in alert.body()) == (alert.organization == "beta"), alert
         assert ("acme/widgets-release" in alert.body()) == (alert.organization == "acme")
-    assert codes(alerts) == ["first-use", "first-use", "identity-changed"]
+    assert codes(alerts) == ["first-use", "first-use", "identity-changed", "identity-changed"]
+    assert [alert.organization for alert in alerts] == ["acme", "beta", "acme", "beta"]
 
 
 def test_of_several_publishers_the_organization_s_own_is_told() -> None:

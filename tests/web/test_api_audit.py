@@ -22,6 +22,7 @@ from broker.api_tokens import ApiToken
 from broker.audit import Record, new_attempt_id
 from broker.chain import Kept, Verification
 from broker.state import State
+from broker.web import audit
 from broker.web.audit import NDJSON
 from tests.api import Asked, code_of, with_state
 
@@ -308,6 +309,20 @@ def test_an_owner_sees_that_an_operator_read(asked: Asked, owner: str) -> None:
     assert [(one["decision"], one["caller"]["role"], one["asked"]) for one in found] == [
         ("allowed", "operator", "GET /api/organizations/acme/audit")
     ], "once an hour"
+
+
+def test_a_copy_of_a_token_that_reads_from_elsewhere_is_seen(asked: Asked, owner: str) -> None:
+    """Hardly ever not: two addresses in 64 share a place."""
+    copied = asked.token("owner")
+    headers = {"Authorization": f"Bearer {copied}"}
+    for address in [f"127.0.0.{number}" for number in range(1, 9)] * 2:
+        transport = httpx.HTTPTransport(local_address=address)
+        with httpx.Client(base_url=asked.served.url, transport=transport, headers=headers) as client:
+            assert client.get(path_of("acme")).status_code == 200
+    found = read(asked, path_of("acme"), owner, kind="api", caller=copied.split("_")[1])
+    sources = [json.loads(one["record"])["source"] for one in found]
+    assert 1 < len(sources) == len({*sources}) <= 8
+    assert len({audit.reader(f"192.0.2.{number}") for number in range(256)}) <= audit.MOST_READERS
 
 
 # --- Bad input -------------------------------------------------------------------------------------------------------

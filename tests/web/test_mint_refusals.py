@@ -298,7 +298,7 @@ async def test_burning_is_blind_and_idempotent(tmp_path: Path) -> None:
         ]
         assert {(answer.status_code, answer.content) for answer in answers} == {(202, b"{}")}
         records = await broker.records()
-        assert [record["kind"] for record in records] == ["mint", "revocation", "revocation"]
+        assert [record["kind"] for record in records] == ["mint", "revocation"], "else a token is good for any number"
         assert {record["token_id"] for record in records} == {records[0]["token_id"]}
 
 

@@ -13,6 +13,7 @@ import pytest
 from broker.api_tokens import ApiToken
 from broker.state import State
 from broker.state.opening import open_state
+from broker.web import recalls
 from tests.harness import Broker, Setup, state_url
 from tests.web.test_mint_refusals import check_refusal
 
@@ -162,6 +163,24 @@ async def test_an_owner_learns_nothing_of_a_token_s_id(broker: Broker) -> None:
     assert [answer.status_code for answer in answers] == [200, 200]
     assert [answer.json()["revoked"] for answer in answers] == [[f"token bolt/{token_id}"], ["token bolt/none-at-all"]]
     assert await projects(broker, token) == ["acme-widgets"]
+
+
+async def test_an_owner_s_changes_are_so_many_a_minute_and_an_operator_s_as_many_as_there_are(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is an alert in the operator's queue: a token that leaked must not fill it."""
+    monkeypatch.setattr(recalls, "MOST_CHANGES", 3)
+    leaked, other, operator = await caller(broker, "acme"), await caller(broker, "acme"), await caller(broker)
+    path = "publisher/acme/widgets-release"
+    answers = [await leaked.revoke("token x"), await leaked.throw(path), await leaked.lift(path)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    for answer in (await leaked.revoke("token x"), await leaked.throw(path), await leaked.lift(path)):
+        check_refusal(answer, "rate-limited", 429)
+        assert 1 <= int(answer.headers["retry-after"]) <= 60
+    assert (await other.revoke("organization acme")).status_code == 200
+    assert [(await operator.revoke("token x")).status_code for _ in range(5)] == [200] * 5
+    broker.clock.ahead_seconds = 61
+    assert (await leaked.throw(path)).status_code == 200
 
 
 async def test_a_moment_spares_what_was_minted_since_and_a_slip_is_noted(broker: Broker) -> None:
