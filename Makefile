@@ -50,7 +50,7 @@ ifdef T
 	@$(BIN)/python -m pytest $(if $(wildcard tests/$(T)),tests/$(T),-k "$(T)")
 else
 	@mkdir -p build && rm -f $(TESTED) && $(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest -n 2 --dist worksteal
+	@$(BIN)/coverage run -m pytest -n 3 --dist worksteal
 	@$(BIN)/coverage combine --quiet && touch $(TESTED)
 endif
 

@@ -59,9 +59,11 @@ class ApiToken:
         if role not in ROLES:
             raise ValueError(f"a role is one of {', '.join(ROLES)}")
         if role == "owner" and not is_name(organization):
-            raise ValueError("a token of the role owner is for one organization: name it as the policies do")
+            raise ValueError("a token of the role owner is for one organization: name it, as the policies do")
         if role != "owner" and organization:
-            raise ValueError(f"a token of the role {role} is for the whole index, and for no organization of it")
+            raise ValueError(
+                f"a token of the role {role} is for the whole index: name no organization, or take the role owner"
+            )
         if seconds < 1:
             raise ValueError("a token lives for a second at least")
         token_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)

@@ -119,6 +119,11 @@ class Verification:
         """Where each chain ended: to be noted."""
         return {organization: (chain.sequence, chain.link) for organization, chain in sorted(self._chains.items())}
 
+    @property
+    def begins(self) -> dict[str, int]:
+        """The number of each chain's first record that was followed."""
+        return {organization: chain.first.sequence for organization, chain in sorted(self._chains.items())}
+
     def follow(self, kept: Iterable[Kept]) -> None:
         """Takes the next records."""
         for one in kept:

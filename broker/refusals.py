@@ -640,7 +640,10 @@ class NoApiToken(Refusal):
     """The request to the API shows no API token."""
 
     code, status = "no-api-token", 401
-    remedy = "Send `Authorization: Bearer broker_...`, once; `broker tokens new NAME --role owner` makes an API token."
+    remedy = (
+        "Send `Authorization: Bearer broker_...`, once; "
+        "`broker tokens new NAME --role owner --organization ORGANIZATION` makes an API token."
+    )
 
 
 class InvalidApiToken(Refusal):

@@ -167,7 +167,8 @@ class Settings(BaseSettings):
         ge=0,
         le=300,
         description="How long after SIGTERM new connections are still taken, while `/readyz` says 503 and every answer "
-        "ends its connection, so that proxies go elsewhere. Longer than proxies keep a connection idle, 5 s at most.",
+        "ends its connection, so that proxies go elsewhere. Longer than proxies keep a connection idle; the broker "
+        "itself keeps none for more than 5 s.",
     )
     shutdown_seconds: int = Field(
         default=60,

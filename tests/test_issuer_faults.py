@@ -28,7 +28,7 @@ def setup(folder: Path, issuer: wire.Issuer, clock: Clock | None = None) -> Setu
         ci=issuer.ci,
         issuers=httpx.AsyncHTTPTransport(),
         clock=clock or Clock(),
-        settings={"allow_loopback_issuers": True, "exchanges_per_minute": 10_000},
+        settings={"allow_loopback_issuers": True, "exchanges_per_minute": 10_000, "refusals_per_minute": 0},
     )
 
 

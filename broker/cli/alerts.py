@@ -15,7 +15,7 @@ from broker.alerts.kinds import TEST, Alert
 from broker.alerts.receivers import Receiver, read
 from broker.alerts.webhooks import DeliveryError, Webhooks
 from broker.app import USER_AGENT, webhook_transport
-from broker.cli.state import add_option, work_on_state
+from broker.cli.state import add_option, loopback_allowed, work_on_state
 from broker.settings import SettingsError
 from broker.state import AlertToSend, State
 
@@ -36,7 +36,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
     test = actions.add_parser(
         "test",
         help="send a test alert",
-        description="Sends one alert of the kind `test` to a receiver, at once and once, beside what waits for it.",
+        description="Sends one alert of the type `test` to a receiver, at once and once, beside what waits for it.",
     )
     test.add_argument("receiver", metavar="RECEIVER", help="its name in the file")
     test.set_defaults(run=run_test)
@@ -48,8 +48,7 @@ def _receivers(file: Path | None) -> dict[str, Receiver]:
     named = file or os.environ.get("BROKER_ALERTS")
     if not named:
         raise SettingsError("BROKER_ALERTS: is not set. Name the file of receivers by it, or by --file.")
-    loopback = os.environ.get("BROKER_ALLOW_LOOPBACK_ISSUERS", "").lower() in {"1", "true", "yes", "on", "y", "t"}
-    return {one.name: one for one in read(Path(named), allow_loopback=loopback)}
+    return {one.name: one for one in read(Path(named), allow_loopback=loopback_allowed())}
 
 
 def run_list(args: argparse.Namespace) -> int:

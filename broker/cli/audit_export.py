@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from broker.cli.audit_reading import ReadingError, Source, add_options, pages, reads
+from broker.policy.errors import counted
 from broker.refusals import StateUnavailable
 
 PROGRESS_SECONDS: Final = 5.0
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         if args.output is not None:
             opened = _whole(args.output)
         with opened as lines:
-            await _write(source, args.cursor, lines)
+            await _write(source, args.cursor, lines, args.output)
 
     try:
         return reads(args, export)
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
 
-async def _write(source: Source, cursor: str, lines: TextIO) -> None:
+async def _write(source: Source, cursor: str, lines: TextIO, file: Path | None) -> None:
     written, told_at = 0, time.monotonic()
     try:
         async for page in pages(source, cursor):
@@ -64,12 +65,17 @@ async def _write(source: Source, cursor: str, lines: TextIO) -> None:
                 told_at = time.monotonic()
                 print(f"{written} records ...", file=sys.stderr)
     except (ReadingError, StateUnavailable):
-        print(f"broker audit: the export broke off after {written} records; --cursor {cursor!r}", file=sys.stderr)
+        told = f"broker audit: the export broke off after {counted(written, 'record')}"
+        if file is not None:
+            told += f"; {file} is as it was before"
+        elif written:
+            told += f"; to go on from there: --cursor {cursor}"
+        print(told, file=sys.stderr)
         lines.write(_last(complete=False, records=written, cursor=cursor))
         raise
     lines.write(_last(complete=True, records=written, cursor=cursor))
     lines.flush()  # what cannot be written is to be known before it is said to be
-    print(f"{written} records", file=sys.stderr)
+    print(counted(written, "record"), file=sys.stderr)
 
 
 def _last(**told: Any) -> str:

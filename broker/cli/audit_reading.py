@@ -30,6 +30,8 @@ FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 30.0
 """Between tries: doubled each time, or as long as Retry-After says."""
 
+_SAID: Final = {"since": "those that began at this moment or later", "until": "those that began before it"}
+
 _AGAIN: Final = frozenset({429, 502, 503, 504})
 
 
@@ -141,12 +143,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, action="append", metavar="VALUE", help=argparse.SUPPRESS)
     for name in MOMENTS:
-        parser.add_argument(f"--{name}", metavar="MOMENT", help=f"only {name} then, such as 2026-11-28T02:00:00Z")
+        parser.add_argument(f"--{name}", metavar="MOMENT", help=f"only {_SAID[name]}, such as 2026-11-28T02:00:00Z")
     parser.add_argument("--url", type=origin, help="ask this broker's API, and not the state")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="with --url: a file with an API token")
     add_option(parser)
     told = ", ".join(f"--{name.replace('_', '-')}" for name in FILTERS)
-    parser.epilog = f"More filters, each with a VALUE and as often as you like, any of them fits: {told}."
+    parser.epilog = (
+        f"More filters, each with a VALUE; one that stands several times fits any of its values: {told}. What they "
+        "mean: docs/how-to/read-the-audit.md. With --url, an owner's token needs --organization."
+    )
 
 
 def reads(args: argparse.Namespace, work: Callable[[Source], Awaitable[None]]) -> int:
@@ -155,6 +160,9 @@ def reads(args: argparse.Namespace, work: Callable[[Source], Awaitable[None]]) -
     filters += [(name, text) for name in MOMENTS if (text := getattr(args, name)) is not None]
     try:
         query = Query.parse(args.organization, filters)
+        if args.url is None and args.token_file is not None:
+            print("broker audit: --token-file is for a broker's API: name that by --url.", file=sys.stderr)
+            return 2
         if args.url is None:
             return 0 if work_on_state("audit", args.state, lambda state: work(OfState(state, query))) else 1
         return asyncio.run(_ask(args, filters, work))

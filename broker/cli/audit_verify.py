@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from broker.chain import Kept, Verification
 from broker.cli.state import add_option, work_on_state
+from broker.policy.errors import counted
 from broker.state import State
 
 PAGE: Final = 1000
@@ -31,8 +32,15 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "cannot write, and compare: broker audit verify --noted heads.json --note heads.json",
     )
     verify.add_argument("export", nargs="?", type=Path, metavar="FILE", help="an export, instead of the state")
-    verify.add_argument("--noted", type=Path, metavar="FILE", help="heads from before: they must still be there")
-    verify.add_argument("--note", type=Path, metavar="FILE", help="write the heads, where nothing was found")
+    verify.add_argument(
+        "--noted", type=Path, metavar="FILE", help="heads that --note wrote before: they must still be there"
+    )
+    verify.add_argument(
+        "--note",
+        type=Path,
+        metavar="FILE",
+        help="write the heads (each organization's newest link), where nothing was found",
+    )
     add_option(verify)
     verify.set_defaults(run=run)
 
@@ -64,12 +72,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _summary(verification: Verification) -> str:
     chains, found = len(verification.ends), len(verification.findings)
-    counted = f"{verification.records} records in {chains} chains"
+    records = counted(verification.records, "record")
+    told = f"{records} in {counted(chains, 'chain')}"
     if verification.unchained:
-        counted += f"; {verification.unchained} are from before there was one, and could not be verified"
+        told += f"; {verification.unchained} are from before there was one, and could not be verified"
     if verification.in_part:
-        counted += f"; {verification.in_part} are withheld in part, and what is told of them could not be verified"
-    return f"{counted}: " + (f"{found} do not fit" if found else "all fit")
+        told += f"; {verification.in_part} are withheld in part, and what is told of them could not be verified"
+    return f"{told}: " + (counted(found, "finding") if found else "all fit")
 
 
 def _of_state(named: str | None, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
@@ -101,6 +110,10 @@ def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> Verification
     with file.open(encoding="utf-8") as lines:
         verification.follow(_exported(file, lines, last))
     verification.finish()
+    for organization, first in verification.begins.items():
+        if first > 1:
+            whose = f"organization {organization!r}" if organization else "no organization"
+            print(f"note: {file} has the records of {whose} from {first} on alone", file=sys.stderr)
     if last.get("complete") is not True:
         print(f"note: {file} has no last line that says it is complete: there may be more", file=sys.stderr)
     return verification

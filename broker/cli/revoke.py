@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit import Attempt, new_attempt_id
-from broker.cli.state import add_option, work_on_state
+from broker.cli.state import add_option, loopback_allowed, work_on_state
 from broker.policy.errors import PolicyErrors
 from broker.policy.files import load
 from broker.policy.model import Policies
@@ -24,12 +24,14 @@ _MEANINGS: Final = {
     EVERYTHING: "every token there is",
     "organization": "what an organization's publishers earned",
     "publisher": "what a publisher earned",
-    "member": "of a member, at each issuer where the policies know an id",
-    "actor": "of an actor by the issuer's name and the id there, in the policies or not",
+    "member": "what a member earned, at each issuer where the policies have an id",
+    "actor": "what an actor earned, by the issuer's name and the id there, in the policies or not",
     "issuer": "what an issuer's identity tokens were exchanged for",
-    "run": "of one CI run, as records name it in identity.run",
+    "run": "what one CI run earned, as records name it in identity.run",
     "token": "one token, as records name it in token_id",
 }
+
+_IN_NO_POLICIES: Final = {EVERYTHING, "token"}
 
 
 def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,7 +60,8 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "--policies",
         metavar="DIR",
         type=Path,
-        help="the folder of policies, for `member` (BROKER_POLICIES; default: policies)",
+        help="the folder of policies, where a member is looked up, and other names are compared (BROKER_POLICIES; "
+        "default: policies)",
     )
     add_option(parser)
     parser.set_defaults(run=run)
@@ -86,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     policies = args.policies or Path(os.environ.get("BROKER_POLICIES", "policies"))
     try:
         subject_of(args.kind, args.names)
-        known = load(policies) if args.kind == "member" else Policies(generation="")
+        known = _loaded(policies) if args.kind == "member" else Policies(generation="")
         subjects = subjects_for(known, args.kind, args.names)
     except PolicyErrors as errors:
         print(f"broker revoke: {errors.explained(most=8)}", file=sys.stderr)
@@ -118,8 +121,16 @@ def run(args: argparse.Namespace) -> int:
 
 def missing_in(folder: Path, kind: str, names: Sequence[str]) -> str:
     """What of a subject the policies in a folder do not have: a slip, or removed already. Asked when all is done."""
-    try:
-        unknown = unknown_in(load(folder), kind, names)
-    except PolicyErrors:
+    if kind in _IN_NO_POLICIES:
         return ""
+    try:
+        unknown = unknown_in(_loaded(folder), kind, names)
+    except PolicyErrors:
+        return (
+            f"no policies load from {folder} (--policies, BROKER_POLICIES), so nothing says whether the name is right"
+        )
     return f"the policies in {folder} have no {unknown}" if unknown else ""
+
+
+def _loaded(folder: Path) -> Policies:
+    return load(folder, allow_loopback_issuers=loopback_allowed())

@@ -24,6 +24,11 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def loopback_allowed() -> bool:
+    """Whether the environment says so, as for `broker serve`: for development alone."""
+    return os.environ.get("BROKER_ALLOW_LOOPBACK_ISSUERS", "").lower() in {"1", "true", "yes", "on", "y", "t"}
+
+
 def work_on_state(
     verb: str, named: str | None, work: Callable[[State], Awaitable[None]], *, makes: bool = False
 ) -> bool:

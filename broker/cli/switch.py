@@ -99,7 +99,8 @@ def run_enable(args: argparse.Namespace) -> int:
     for switch in left:
         print(f"still switched off: {_told(switch)} (--owners-too lifts that)", file=sys.stderr)
     if not lifted:
-        print(f"broker enable: no such switch of {subject} is thrown.", file=sys.stderr)
+        whose = "nobody has" if args.owners_too else "the operator has not"
+        print(f"broker enable: {whose} switched off {subject}. See `broker disabled`.", file=sys.stderr)
     return 0 if lifted and not left else 1
 
 

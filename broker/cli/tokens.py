@@ -52,7 +52,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def days(text: str) -> int:
     """A whole number; argparse calls it by this name when it is none."""
     if not 1 <= (value := int(text)) <= MOST_DAYS:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"write a number from 1 to {MOST_DAYS}")
     return value
 
 
@@ -77,9 +77,14 @@ def run_new(args: argparse.Namespace) -> int:
         return 1
     print(text)
     until = datetime.fromtimestamp(kept.expires_at, UTC).date()
-    role = f"{kept.role} of {kept.organization}" if kept.organization else kept.role
-    print(f"API token {kept.id} for {kept.name!r} ({role}) until {until}; it is not shown again.", file=sys.stderr)
+    print(
+        f"API token {kept.id} for {kept.name!r} ({_role(kept)}) until {until}; it is not shown again.", file=sys.stderr
+    )
     return 0
+
+
+def _role(token: ApiToken) -> str:
+    return f"{token.role} of {token.organization}" if token.organization else token.role
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -92,8 +97,7 @@ def run_list(args: argparse.Namespace) -> int:
         for token in tokens:
             until = datetime.fromtimestamp(token.expires_at, UTC).date()
             over = " (over)" if token.is_over(time.time()) else ""
-            of = f" of {token.organization}" if token.organization else ""
-            print(f"{token.id}  {token.role:<8}  until {until}{over}  {token.name}{of}")
+            print(f"{token.id}  {_role(token):<8}  until {until}{over}  {token.name}")
 
     return 0 if work_on_state("tokens", args.state, show) else 1
 

@@ -197,8 +197,17 @@ class Worker:
         if self._cursor is not None and self._inode == _inode(self._path):
             return self._cursor
         self._discard()
+        # The file may be replaced in the middle of this: what was opened is the one of that name only if the name stood
+        # for the same before and after. Where there was none before, it is opened once more.
+        before = _inode(self._path)
         self._connection = self._connect(self._path)
-        self._inode = _inode(self._path)
+        if before != _inode(self._path):
+            self._discard()
+            before = _inode(self._path)
+            self._connection = self._connect(self._path)
+            if before != _inode(self._path):
+                raise sqlite3.OperationalError("the file was replaced while it was opened")
+        self._inode = before
         self._cursor = self._connection.cursor()
         return self._cursor
 

@@ -120,7 +120,7 @@ def _admit(
         raise refusals.ExpiredApiToken
     if kept.role not in roles:
         raise refusals.RoleNotPermitted(
-            f"the API token has the role {kept.role}, and this is for {' and '.join(roles)}"
+            f"the API token has the role {kept.role}, and this is for the role {' or '.join(roles)}"
         )
     if organization is not None and kept.role != "operator" and kept.organization != organization:
         raise refusals.ForeignOrganization(f"the API token is for the organization {kept.organization!r} alone")

@@ -255,7 +255,9 @@ def _check_owner(caller: ApiToken, kind: str, names: Sequence[str]) -> None:
     if caller.role == "operator":
         return
     if kind not in OWNERS_REVOKE:
-        raise refusals.RoleNotPermitted(f"an owner revokes by {', '.join(OWNERS_REVOKE)}, and by {kind} an operator")
+        raise refusals.RoleNotPermitted(
+            f"an owner revokes by {', '.join(OWNERS_REVOKE)}; by {kind}, only an operator does"
+        )
     if kind != "token" and organization_of(f"{kind} {names[0]}") != caller.organization:
         raise refusals.ForeignOrganization(f"the API token is for the organization {caller.organization!r} alone")
 

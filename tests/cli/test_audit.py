@@ -139,12 +139,14 @@ def test_an_export_that_breaks_off_leaves_no_file_and_no_good_last_line(
     file = tmp_path / "all.ndjson"
     file.write_text("an earlier one")
     assert run(folder, "export", "--output", str(file)) == 1
-    assert "broke off after 7 records" in capsys.readouterr().err
     assert file.read_text() == "an earlier one"
     assert [one.name for one in tmp_path.glob(".all*")] == []
+    assert f"broke off after 7 records; {file} is as it was before" in capsys.readouterr().err
     assert run(folder, "export") == 1
-    *told, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    out, err = capsys.readouterr()
+    *told, last = (json.loads(line) for line in out.splitlines())
     assert (len(told), last["complete"], last["records"]) == (7, False, 7)
+    assert f"to go on from there: --cursor {last['cursor']}" in err
 
 
 def test_a_reader_that_has_seen_enough_ends_an_export_in_peace(folder: Path) -> None:
@@ -224,6 +226,8 @@ def test_what_the_api_refuses_is_explained_with_its_code(
         assert told in capsys.readouterr().err
     assert main(["audit", "export", "--url", asking.served.url]) == 1
     assert "--token-file" in capsys.readouterr().err
+    assert main(["audit", "tail", "--token-file", str(owner)]) == 2
+    assert "name that by --url" in capsys.readouterr().err
 
 
 def test_a_token_goes_to_no_other_machine_without_tls(capsys: pytest.CaptureFixture[str]) -> None:

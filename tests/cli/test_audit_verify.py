@@ -92,7 +92,7 @@ def test_a_record_deleted_edited_or_swapped_in_sqlite_is_named(
     assert verify(file) == 1
     out, err = capsys.readouterr()
     assert out == found
-    assert err.endswith("do not fit\n")
+    assert err.endswith("1 finding\n" if found.count("\n") == 1 else "2 findings\n")
 
 
 Tampering = Callable[["Redis", list[Kept]], None]
@@ -198,10 +198,23 @@ def export(kept: list[Kept], file: Path) -> Path:
 
 def test_an_export_is_verified_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = write(f"sqlite:///{tmp_path}/state.db")
-    assert main(["audit", "verify", str(export(kept[1:], tmp_path / "export.ndjson"))]) == 0
+    assert main(["audit", "verify", str(export(kept, tmp_path / "export.ndjson"))]) == 0
+    assert "note: " not in capsys.readouterr().err
     del kept[2]
     assert main(["audit", "verify", str(export(kept, tmp_path / "export.ndjson"))]) == 1
     assert capsys.readouterr().out == REMOVED
+
+
+@pytest.mark.parametrize(
+    ("organization", "whose"), [("acme", "organization 'acme'"), ("", "no organization")], ids=["acme", "none"]
+)
+def test_an_export_that_does_not_begin_at_the_first_record_says_so(
+    tmp_path: Path, organization: str, whose: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = json.dumps({"organization": organization})
+    kept = Kept(position="1", organization=organization, sequence=7, link="00" * 32, body=body)
+    assert main(["audit", "verify", str(export([kept], tmp_path / "export.ndjson"))]) == 0
+    assert f"has the records of {whose} from 7 on alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ["{", "1", '{"record": 1}', '{"record": "{}"}', '{"record": "[]", "sequence": 1}'])

@@ -126,10 +126,15 @@ async def _made(url: str) -> None:
     await state.close()
 
 
-def test_where_no_policies_load_names_are_taken_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_where_no_policies_load_names_are_taken_as_they_are_and_that_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asyncio.run(_made(state_url(tmp_path)))
     more = ["--reason", "x", "--state", state_url(tmp_path), "--policies", str(tmp_path / "none")]
     assert main(["revoke", "issuer", "githbu", *more]) == 0
+    assert f"no policies load from {tmp_path / 'none'}" in capsys.readouterr().err
+    assert main(["revoke", "everything", *more]) == 0
+    assert main(["revoke", "token", "x", *more]) == 0
     assert capsys.readouterr().err == ""
 
 

@@ -203,6 +203,7 @@ def test_a_client_that_vanishes_leaves_nothing(bench: Bench, behind: BehindNginx
         *("/_/oidc/audience", "/_/oidc/burn-token", "/oauth2/token", "/healthz", "/readyz"),
         *("/.well-known/pytp", "/.well-known/jwks.json", "/legacy", "/legacy/", "/legacy/%2Bsimple/acme-widgets/"),
         *("/simple", "/simple/", "/simple/acme-widgets", "/simple/acme-widgets/", "/files/acme-widgets/x.whl"),
+        *("/api/token", "/api/organizations/acme/audit?limit=1", "/api/switches/publisher/acme/widgets-release"),
     ],
 )
 def test_what_clients_ask_is_handed_on(behind: BehindNginx, path: str) -> None:
@@ -220,6 +221,7 @@ def test_what_clients_ask_is_handed_on(behind: BehindNginx, path: str) -> None:
         "/files/../metrics",
         "/simple/%2e%2e/",
         "/simplex",
+        "/apis",
         "/files",
     ],
 )

@@ -84,7 +84,8 @@ async def told(broker: Broker) -> dict[Series, float]:
 
 
 async def test_ten_thousand_hostile_tokens_add_no_label_value(tmp_path: Path) -> None:
-    async with Setup(folder=tmp_path, settings={"metrics": "open"}).running() as broker:
+    unlimited = {"refusals_per_minute": 0, "refusals_per_minute_in_all": 0}
+    async with Setup(folder=tmp_path, settings={"metrics": "open", **unlimited}).running() as broker:
         assert (await broker.mint(broker.ci.token())).status_code == 200
         sent = list(bodies(broker.ci, random.Random(7)))
         for at in range(0, HOW_MANY, 250):

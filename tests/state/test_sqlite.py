@@ -588,3 +588,30 @@ async def test_a_revocation_is_swept_only_when_every_replica_knows_its_token_is_
         await state.ping()
         assert await is_revoked(state, "token", (), int(start)) is kept
     assert rows(path, "SELECT count(*) FROM revocations") == [(0,)]
+
+
+@pytest.mark.parametrize(("times", "works"), [(1, True), (2, False)])
+async def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_the_new_one(
+    path: Path, times: int, works: bool
+) -> None:
+    """Or this process would spend tokens in a file that nobody else can see."""
+    replacements = iter(range(times))
+
+    def connect_and_lose(where: Path) -> sqlite3.Connection:
+        connection = connect(where)
+        if next(replacements, None) is not None:
+            where.unlink()
+            where.touch()
+        return connection
+
+    def beat(cursor: sqlite3.Cursor) -> None:
+        cursor.execute("INSERT INTO heartbeat VALUES (1, 1.0)")
+
+    worker = Worker(path, connect_and_lose, writes=True)
+    if works:
+        await worker.do(beat)
+        assert rows(path, "SELECT count(*) FROM heartbeat") == [(1,)]
+    else:
+        with unavailable_in_time():
+            await worker.do(beat)
+    await worker.close()

@@ -75,6 +75,10 @@ HEADERS: list[dict[str, str | bytes]] = [
 ]
 
 
+UNLIMITED = {"refusals_per_minute": 0, "refusals_per_minute_in_all": 0}
+"""Each is to be looked at."""
+
+
 def garbage(seed: int, most: int) -> Iterator[bytes]:
     """Bodies by chance: bytes, and JWT-like texts of odd JSON."""
     chance = random.Random(seed)
@@ -120,7 +124,7 @@ async def send(broker: Broker, method: str, path: str, body: bytes, headers: dic
 
 
 async def test_any_bytes_are_refused_with_a_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async with Setup(folder=tmp_path).running() as broker:
+    async with Setup(folder=tmp_path, settings=UNLIMITED).running() as broker:
         for path in POSTED:
             for body in [*BODIES, *garbage(seed=1, most=60)]:
                 check(await send(broker, "POST", path, body, {}))
@@ -144,7 +148,7 @@ async def test_a_body_that_never_ends_is_not_read_to_its_end(tmp_path: Path) -> 
             yield b"x" * 1000
 
     read = [0]
-    async with Setup(folder=tmp_path).running() as broker:
+    async with Setup(folder=tmp_path, settings=UNLIMITED).running() as broker:
         answer = await broker.client.post("/_/oidc/mint-token", content=endless(read))  # type: ignore[arg-type]
         assert answer.status_code == 413
     assert read[0] < 100
