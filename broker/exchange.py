@@ -8,6 +8,7 @@ token up, and without a record no token is answered.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -68,6 +69,10 @@ _OF: Final = {
 }
 
 
+MOST_BURNED: Final = 10_000
+"""Tokens of which it is remembered that they were burned; each takes an exchange, and those are limited."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """Trades identity tokens for the upload tokens of one index, and asks again what those are good for."""
@@ -93,6 +98,8 @@ class Exchange:
     """What tokens can be asked for."""
     devpi: DevpiTokens | None = None
     """Where the registry judges tokens of its own: those are minted instead. They cannot be burned."""
+    _burned: OrderedDict[str, None] = field(default_factory=OrderedDict, repr=False, compare=False)
+    """Ids of tokens that were, the latest last."""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -123,7 +130,8 @@ class Exchange:
     async def burn(self, text: str, attempt_id: str, source: Source = NOWHERE) -> bool:
         """Revokes an upload token. What is no token of this index changes nothing, and is False.
 
-        One that is revoked already leaves no further record: whoever has a token could else write them without end.
+        One that this process revoked already leaves no further record: whoever has a token could else write them
+        without end. Any other is revoked again: what another process wrote may not be kept for certain yet.
 
         Raises:
             StateUnavailable: the revocation could not be kept. Clients repeat the call then.
@@ -133,11 +141,14 @@ class Exchange:
             token = self.minter.read(text, attempt.started_at)
         except refusals.Refusal:
             return False
-        if (await self.state.objections(token.id, (), token.issued_at)).token:
+        if token.id in self._burned:
             return True
         note_token(attempt, token, self.policies())
         record = attempt.record()
         await self.state.revoke(token.id, token.expires_at, record)
+        self._burned[token.id] = None
+        if len(self._burned) > MOST_BURNED:
+            self._burned.popitem(last=False)
         self.publish_record(attempt, record)
         return True
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from broker import exchange
 from tests.devpi import NATIVE
 from tests.harness import ACME, AUDIENCE, INDEX, Broker, Setup
 
@@ -300,6 +301,15 @@ async def test_burning_is_blind_and_idempotent(tmp_path: Path) -> None:
         records = await broker.records()
         assert [record["kind"] for record in records] == ["mint", "revocation"], "else a token is good for any number"
         assert {record["token_id"] for record in records} == {records[0]["token_id"]}
+
+
+async def test_only_so_many_burned_tokens_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "MOST_BURNED", 1)
+    async with Setup(folder=tmp_path).running() as broker:
+        first, second = await broker.minted(), await broker.minted()
+        for token in (first, first, second, second, first):
+            await broker.client.post("/_/oidc/burn-token", json={"token": token})
+        assert [record["kind"] for record in await broker.records()] == ["mint", "mint", *["revocation"] * 3]
 
 
 async def test_readiness_says_why(tmp_path: Path) -> None:
