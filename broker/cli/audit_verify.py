@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Verifies all chains, and says what was found."""
     try:
         noted = {} if args.noted is None else _read_heads(args.noted)
-        verification = _of_export(args.export, noted) if args.export else _of_state(args.state, noted)
+        verification, whole = _of_export(args.export, noted) if args.export else (_of_state(args.state, noted), True)
         if verification is None:
             return 2
         for organization in sorted(verification.too_old):
@@ -59,6 +59,13 @@ def run(args: argparse.Namespace) -> int:
         print(_summary(verification), file=sys.stderr)
         if verification.findings:
             return 1
+        if not whole:
+            print(
+                f"broker audit: {args.export} has no last line that says it is complete: it was cut off, and more may "
+                "be missing. Export it again.",
+                file=sys.stderr,
+            )
+            return 2
         if args.note is not None:
             _write_heads(args.note, verification.ends)
     except OSError as error:
@@ -104,7 +111,8 @@ async def pages(state: State, organization: str | None = None) -> AsyncIterator[
         position = page[-1].position
 
 
-def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> Verification:
+def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> tuple[Verification, bool]:
+    """What became of it, and whether it says that it is whole."""
     verification = Verification(noted=noted)
     last: dict[str, Any] = {}
     with file.open(encoding="utf-8") as lines:
@@ -114,9 +122,7 @@ def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> Verification
         if first > 1:
             whose = f"organization {organization!r}" if organization else "no organization"
             print(f"note: {file} has the records of {whose} from {first} on alone", file=sys.stderr)
-    if last.get("complete") is not True:
-        print(f"note: {file} has no last line that says it is complete: there may be more", file=sys.stderr)
-    return verification
+    return verification, last.get("complete") is True
 
 
 def _exported(file: Path, lines: Iterable[str], last: dict[str, Any]) -> Iterator[Kept]:

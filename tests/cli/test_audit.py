@@ -310,8 +310,8 @@ def test_who_verifies_is_told_of_an_export_that_was_cut(
     for kept, cut in ((None, False), (-1, True)):
         (tmp_path / "cut").write_text("\n".join(file.read_text().splitlines()[:kept]))
         capsys.readouterr()
-        assert main(["audit", "verify", str(tmp_path / "cut")]) == 0
-        assert ("there may be more" in capsys.readouterr().err) is cut
+        assert main(["audit", "verify", str(tmp_path / "cut")]) == (2 if cut else 0)
+        assert ("it was cut off, and more may be missing" in capsys.readouterr().err) is cut
     lines = file.read_text().splitlines()
     lines[2] = json.dumps({**json.loads(lines[2]), "record": "no JSON"})
     (tmp_path / "cut").write_text("\n".join(lines))
