@@ -58,6 +58,7 @@ def test_the_four_needed_settings_are_enough() -> None:
         ("BROKER_FORWARD_AUTH", "nginx", "set BROKER_READS=scoped too"),
         ("BROKER_FORWARD_AUTH", "apache", "'off', 'nginx', 'traefik', 'envoy' or 'caddy'"),
         ("BROKER_SPOOL", "/nowhere/at/all", "is no folder"),
+        ("BROKER_SIGNING_KEYS_PEM", "a key", "set one of them"),
         ("BROKER_SPOOL_LIMIT_BYTES", str(1024**3 - 1), "at least BROKER_UPLOAD_LIMIT_BYTES"),
         ("BROKER_UPLOADS_AT_ONCE", "0", "greater"),
         ("BROKER_TRUSTED_PROXIES", "proxy.acme.example", "no address"),

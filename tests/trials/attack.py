@@ -19,6 +19,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import secrets
 import statistics
 import sys
@@ -219,7 +220,8 @@ async def _drip(port: int, scene: Scene, answered: Counter[str], number: int) ->
     """A byte now and then, of a head or of a body, on a new connection as soon as one is closed."""
     await asyncio.sleep(number / SLOW / 2)  # so many are not opened at one moment, nor send their bytes in step
     begun = _post(b"{", scene.bad_behind, declared=1000)
-    start, more = (begun, b" ") if number % 2 else (begun[:60], b"a")
+    of_a_head = begun[: begun.index(b"Content-Length")] + b"X-Slow: "
+    start, more = (begun, b" ") if number % 2 else (of_a_head, b"a")
     while True:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(scene.bad, 0))
@@ -227,7 +229,7 @@ async def _drip(port: int, scene: Scene, answered: Counter[str], number: int) ->
                 answered["opened"] += 1
                 writer.write(start)
                 while not reader.at_eof():
-                    await asyncio.sleep(0.5)
+                    await asyncio.sleep(random.uniform(0.25, 0.75))
                     writer.write(more)
                     await writer.drain()
                     with contextlib.suppress(TimeoutError):

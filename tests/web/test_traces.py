@@ -14,10 +14,12 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from starlette.types import Receive, Scope, Send
 
 from broker.app import create_app
 from broker.playground.processes import free_port
 from broker.settings import SettingsError
+from broker.traces import FollowTraces
 from tests.harness import Setup
 
 pytestmark = pytest.mark.anyio
@@ -190,3 +192,17 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(SettingsError, match=r"pip install 'trusted-publishing-broker\[traces\]'"):
         create_app(settings)
+
+
+async def test_what_is_no_request_passes_as_it_is() -> None:
+    """Such as the lifespan, which every application is asked for."""
+    seen = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing(*_: object) -> None:
+        """Is asked for nothing."""
+
+    await FollowTraces(app)({"type": "lifespan"}, nothing, nothing)  # type: ignore[arg-type]  # nobody receives
+    assert seen == ["lifespan"]
