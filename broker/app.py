@@ -20,7 +20,7 @@ import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Host, Router
+from starlette.routing import BaseRoute, Host, Route, Router
 
 from broker import __version__, logs, registries, settings
 from broker.addresses import TrustedProxies
@@ -191,6 +191,7 @@ class _Parts:
         self.indexes = [self._index(one) for one in told]
         callers = Callers(self.indexes[0].exchange)
         self.routes: list[BaseRoute] = [
+            *_asked_most(self.indexes),
             *operations.routes(self.indexes[0].exchange, policies, pulse, self.signing, leaving),
             *api.routes(callers),
             *recalls.routes(callers),
@@ -384,6 +385,12 @@ def _by_host(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
         for several in others
     ]
     return [*named, *_routes(first, callers)]
+
+
+def _asked_most(indexes: Sequence[Index]) -> list[Route]:
+    """The routes of exchanges, to be looked for first. Of several hosts, each has its own, behind its name."""
+    hosts = {urlsplit(index.url).hostname for index in indexes}
+    return publishing.exchange_routes(indexes) if len(hosts) == 1 else []
 
 
 def _routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:

@@ -6,16 +6,15 @@ was made. `Record` is what is stored of it. The format is versioned by `RECORD_V
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from operator import attrgetter
 from time import perf_counter
 from typing import Any, Final, Literal
 
-from pydantic_core import to_json
-
+from broker import ascii_json
 from broker.addresses import NOWHERE, Source
 from broker.api_tokens import ApiToken
 from broker.minting import NOT_NARROWED, Narrowing
@@ -26,9 +25,6 @@ from broker.refusals import Refusal
 from broker.signing import Change
 
 RECORD_VERSION: Final = 1
-
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
-"""Writes whatever a token claims, lone surrogates too, in ASCII."""
 
 _FIRST_NO: Final = 300
 """The broker may allow an upload that the registry then refuses: a file of that name is there already, most often."""
@@ -62,6 +58,8 @@ _WHERE_KNOWN: Final = {
     "replica": "replica",
 }
 """Fields of an attempt -> what a record calls them, where they hold something."""
+
+_values_where_known: Final[Callable[[Attempt], tuple[Any, ...]]] = attrgetter(*_WHERE_KNOWN)
 
 Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "limit", "keys", "policies"]
 
@@ -184,7 +182,7 @@ class Attempt:
             attempt=self.id,
             at=self.started_at,
             organization=self.concerns,
-            body=_encode(self._fields()),
+            body=ascii_json.encode(self._fields()),
         )
 
     @property
@@ -238,7 +236,8 @@ class Attempt:
             fields["scope"] = self.scope
         if narrowed := self.narrowing.as_claims():
             fields["narrowed_to"] = narrowed
-        fields |= {name: value for attribute, name in _WHERE_KNOWN.items() if (value := getattr(self, attribute))}
+        known = zip(_WHERE_KNOWN.values(), _values_where_known(self), strict=True)
+        fields |= {name: value for name, value in known if value}
         if self.registry_status or self.confirmed:
             fields["stored"] = self.confirmed or self.registry_status < _FIRST_NO
         return fields
@@ -252,12 +251,3 @@ def _shown(considered: Sequence[Considered]) -> Sequence[Considered]:
     firsts = [one for one in considered if first[one.publisher.organization] is one]
     others = [one for one in considered if first[one.publisher.organization] is not one]
     return [*firsts, *others][:MOST_CONSIDERED]
-
-
-def _encode(fields: dict[str, Any]) -> str:
-    """As `_ENCODE`; where all is ASCII, as it nearly always is, in a quarter of the time."""
-    try:
-        text = to_json(fields).decode()
-    except ValueError:
-        return _ENCODE(fields)
-    return text if text.isascii() and text.isprintable() else _ENCODE(fields)

@@ -8,6 +8,7 @@ of a valid run. No rule lives anywhere else.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,9 +51,11 @@ class Identity:
     def as_claims(self) -> dict[str, str | bool]:
         """The identity, briefly, for an upload token or a record: what is None is left out."""
         kind = type(self)
-        if kind not in _NAMES:
-            _NAMES[kind] = tuple(item.name for item in dataclasses.fields(self))
-        return {name: value for name in _NAMES[kind] if (value := getattr(self, name)) is not None}
+        if kind not in _FIELDS:
+            names = tuple(item.name for item in dataclasses.fields(self))
+            _FIELDS[kind] = names, operator.attrgetter(*names)
+        names, values_of = _FIELDS[kind]
+        return {name: value for name, value in zip(names, values_of(self), strict=True) if value is not None}
 
     def told(self, name: str) -> Any:
         """What it says of the thing that a rule's `of` names."""
@@ -69,8 +72,8 @@ class Identity:
         return cls(**{**optional, **claims})
 
 
-_NAMES: Final[dict[type, tuple[str, ...]]] = {}
-"""The fields of each kind of identity, asked for with each exchange."""
+_FIELDS: Final[dict[type, tuple[tuple[str, ...], Callable[[Identity], tuple[str | bool | None, ...]]]]] = {}
+"""The fields of each kind of identity, and what gives all of their values at once: asked for with each exchange."""
 
 
 class Kind(Enum):

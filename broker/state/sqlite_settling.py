@@ -25,7 +25,7 @@ class Settling:
         since: Since when the file remembers, if it is found empty.
     """
 
-    __slots__ = ("again", "limits", "note", "now", "pins", "row", "settlement", "since", "spend")
+    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "since", "spend")
 
     def __init__(self, settlement: Settlement, note: Callable[[float], None], since: int) -> None:
         self.settlement = settlement
@@ -34,7 +34,6 @@ class Settling:
         self.now = settlement.now
         self.spend = hashed(settlement.spend)
         self.limits = keyed(settlement.limits)
-        self.again = keyed(() if settlement.again is None else (settlement.again,))
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
         self.row = Row.of(settlement.record, settlement.receipt)
 
@@ -60,7 +59,7 @@ class _Batch:
         self._spends, self._limits, since, any_off = _known(
             cursor,
             {one.spend for one in settlings},
-            {key for one in settlings for key, _ in (*one.limits, *one.again)},
+            {key for one in settlings for key, _ in one.limits},
         )
         self._since = begin(cursor, settlings[0].since) if since is None else since
         # Hardly ever is anything off: subjects are looked for where something is.
@@ -77,7 +76,7 @@ class _Batch:
             return Settled()
         if self._off and (off := self._off.intersection(one.settlement.switches)):
             return SwitchedOff(off=off)
-        if (over := self._count(one.limits if before is None else one.again, one.now)) is not None:
+        if (over := self._count(one.limits if before is None else self._again(one), one.now)) is not None:
             return over
         if before is not None:
             return Spent(receipt=to_text(before[1]))
@@ -110,6 +109,16 @@ class _Batch:
         found: tuple[bytes, bytes] | None = self._cursor.fetchone()
         return found or (b"", b"")
 
+    def _again(self, one: Settling) -> Sequence[tuple[bytes, Limit]]:
+        """The limit of a token that was spent before. Few were, so it is read when one is found."""
+        if (again := one.settlement.again) is None:
+            return ()
+        key = hashed(again.key)
+        if key not in self._limits:
+            self._cursor.execute("SELECT key, until FROM limits WHERE key = ?", (key,))
+            self._limits.update(self._cursor.fetchall())
+        return [(key, again)]
+
     def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
         """Counts one for each limit; where one has no room, for none, and answers that one."""
         counted, over = room(limits, self._limits, now)
@@ -130,9 +139,10 @@ def room(
     counted: dict[bytes, int] = {}
     for key, limit in limits:
         # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-        free_at = min(max(before.get(key, moment), moment), moment + limit.window)
-        counted[key] = free_at + limit.interval
-        wait = free_at + limit.interval - limit.window - moment
+        window, interval = limit.window, limit.interval
+        free_at = min(max(before.get(key, moment), moment), moment + window)
+        counted[key] = free_at + interval
+        wait = free_at + interval - window - moment
         if wait > longest:
             longest, over = wait, limit.key
     if longest == 0:

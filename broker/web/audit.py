@@ -25,7 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from broker import refusals
+from broker import ascii_json, refusals
 from broker.api_tokens import ApiToken, Role
 from broker.chain import Kept, digest
 from broker.policy.shapes import is_name
@@ -355,7 +355,4 @@ class Export(Response):
 
 
 def _lines(values: Sequence[Line]) -> bytes:
-    return "".join(f"{_ENCODE(value)}\n" for value in values).encode()
-
-
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+    return "".join(f"{ascii_json.encode(value)}\n" for value in values).encode()

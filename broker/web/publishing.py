@@ -56,11 +56,16 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
         return Json(keys, Cache_Control=f"public, max-age={CACHED_SECONDS}")
 
     return [
-        *(route for index in indexes for route in _exchange_routes(index)),
+        *exchange_routes(indexes),
         Route("/_/oidc/burn-token", burn, methods=["POST"]),
         Route("/.well-known/pytp", discover, methods=["GET"]),
         Route("/.well-known/jwks.json", public_keys, methods=["GET"]),
     ]
+
+
+def exchange_routes(indexes: Sequence[Index]) -> list[Route]:
+    """Of those, what hands out an audience and trades identity tokens."""
+    return [route for index in indexes for route in _exchange_routes(index)]
 
 
 def _exchange_routes(index: Index) -> list[Route]:
@@ -77,8 +82,8 @@ def _exchange_routes(index: Index) -> list[Route]:
 
     mints = [f"{index.base}/oidc/mint-token", *(["/_/oidc/github/mint-token"] if index.is_default else [])]
     return [
-        Route(f"{index.base}/oidc/audience", audience, methods=["GET"]),
         *(Route(path, mint, methods=["POST"]) for path in mints),
+        Route(f"{index.base}/oidc/audience", audience, methods=["GET"]),
     ]
 
 
