@@ -61,7 +61,11 @@ TESTS: Final[Mapping[str, Sequence[str]]] = {
     "broker/providers/circleci.py": ("tests/providers/test_circleci.py", *_PROVIDERS),
     "broker/providers/forgejo.py": ("tests/providers/test_forgejo.py", *_PROVIDERS),
     "broker/providers/generic.py": ("tests/providers/test_generic.py", *_PROVIDERS),
-    "broker/policy/model.py": ("tests/policy_core/test_model.py", "tests/policy_core/test_matching.py"),
+    "broker/policy/model.py": (
+        "tests/policy_core/test_model.py",
+        "tests/policy_core/test_freezes.py",
+        "tests/policy_core/test_matching.py",
+    ),
     "broker/policy/matching.py": (
         "tests/policy_core/test_matching.py",
         "tests/policy_core/test_subjects.py",
