@@ -106,6 +106,8 @@ _LIBRARIES = (
     "structlog",
     "yaml",
 )
+_ISSUERS = ("github", "gitlab", "google", "activestate", "buildkite", "circleci", "forgejo", "generic")
+"""Of the fake CI. An RSA key takes longer to make than most mutants to test."""
 _OPTIONS = ("-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "anyio.pytest_plugin")
 """Nobody reads why a test fails here, so assertions stay plain; of plugins, only what the tests need is loaded."""
 _OURS = 70
@@ -198,7 +200,7 @@ def _prepare() -> None:
     for name in _LIBRARIES:
         importlib.import_module(name)
     fake_ci = importlib.import_module("broker.playground.ci_keys")
-    for issuer in ("github", "gitlab", "google"):
+    for issuer in _ISSUERS:
         fake_ci.signing_key(issuer)
     loaded = [name for name in sys.modules if name.startswith("broker.") and not name.startswith("broker.playground")]
     assert not loaded, f"a fork could not break what is loaded already: {loaded}"
