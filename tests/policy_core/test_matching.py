@@ -9,13 +9,22 @@ from typing import Any
 import pytest
 
 from broker import refusals
-from broker.policy.matching import candidates, consider, grant, pinned_on_first_use, require_current, rights
+from broker.policy.matching import (
+    candidates,
+    consider,
+    find_issuer,
+    grant,
+    pinned_on_first_use,
+    require_current,
+    rights,
+)
 from broker.policy.model import Freeze, Member, Organization, Policies, is_past
 from tests.fakes import (
     NOW,
     considered,
     granted,
     identity,
+    issuer,
     member,
     organization,
     policies,
@@ -55,6 +64,21 @@ def test_a_grant_covers_its_projects_alone() -> None:
         "acme-tools-x",
     ]
     assert not any(map(earned.covers, ("acme-widgets-x", "acme-tools", "acme", "other", "")))
+
+
+# --- The issuer ------------------------------------------------------------------------------------------------------
+
+
+def test_an_issuer_is_found_by_its_url_while_it_is_not_switched_off() -> None:
+    on, off = issuer("github"), issuer("gitlab", disabled=True)
+    rules = Policies(generation="g1", issuer_by_url={one.url: one for one in (on, off)})
+    assert find_issuer(rules, on.url) is on
+    with refused("issuer-disabled") as caught:
+        find_issuer(rules, off.url)
+    assert caught.value.detail == "the issuer 'gitlab' is switched off"
+    with refused("unknown-issuer") as caught:
+        find_issuer(rules, f"{on.url}/")
+    assert caught.value.detail == f"the issuer '{on.url}/' is none that this index trusts"
 
 
 # --- The first gate: publishers --------------------------------------------------------------------------------------
