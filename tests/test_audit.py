@@ -253,7 +253,8 @@ def test_of_several_organizations_a_record_belongs_to_the_first() -> None:
 def test_of_several_organizations_a_record_belongs_to_the_one_whose_project_it_is() -> None:
     """Else whoever binds another's repository, and comes first by name, would have the records of its uploads."""
     first = publisher("cuckoo", organization="aaa", to=("aaa-egg",))
-    both = policies(organization("aaa", publishers=(first,)), organization("acme"))
+    ours = publisher(to=("acme-widgets", "acme-gadgets"))
+    both = policies(organization("aaa", publishers=(first,)), organization("acme", publishers=(ours,)))
     grant = granted(both, identity())
     assert grant.organizations == ("aaa", "acme")
     assert attempt(grant=grant, kind="upload", project="acme-widgets").record().organization == "acme"
