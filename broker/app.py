@@ -223,12 +223,7 @@ class _Parts:
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Keeps policies and all keys current while the application lives; then closes what it opened."""
-        if any(index.url.startswith("http:") for index in self.indexes.all):
-            logs.logger().warning(
-                "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
-            )
-        if self.chosen.allow_loopback_issuers:
-            logs.logger().warning("loopback issuers are allowed: never so in production")
+        self._warn()
         self.policies.tell("loaded")
         self.signing.tell("loaded")
         work = [
@@ -261,6 +256,21 @@ class _Parts:
             await self.state.close()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+
+    def _warn(self) -> None:
+        """Tells what is probably not meant, and no reason not to serve."""
+        logger = logs.logger()
+        if any(index.url.startswith("http:") for index in self.indexes.all):
+            logger.warning("BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable")
+        if self.chosen.allow_loopback_issuers:
+            logger.warning("loopback issuers are allowed: never so in production")
+        for exchange in (index.exchange for index in self.indexes.all):
+            if unknown := (exchange.organizations or frozenset()) - self.policies.current.organizations.keys():
+                logger.warning(
+                    "a registry is for organizations that the policies do not have",
+                    registry=exchange.index,
+                    organizations=sorted(unknown),
+                )
 
     async def _begin_state(self) -> None:
         """Has the state begin to remember, as soon as it answers, and tells how it is kept."""

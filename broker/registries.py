@@ -33,8 +33,10 @@ from broker import settings_file
 from broker.gateway.credential import Credential
 from broker.gateway.parts import CONTENT, MULTIPLE, SINGLE
 from broker.gateway.spool import DIGESTS
-from broker.policy.errors import Place
+from broker.policy.errors import Findings, Place, PolicyError, shown, written
 from broker.policy.shapes import Duration, Entry, Name, Shape
+from broker.policy.validation import validate
+from broker.policy.warnings import UNKNOWN_ORGANIZATION, PolicyWarning
 from broker.settings import (
     Audience,
     ForwardAuth,
@@ -44,6 +46,7 @@ from broker.settings import (
     Settings,
     UploadPath,
     UploadTokens,
+    reason,
 )
 from broker.settings_file import SettingsFile
 
@@ -130,6 +133,40 @@ def of(settings: Settings) -> tuple[RegistrySettings, ...]:
         SettingsError: with one line for each mistake.
     """
     return (_told_by(settings),) if settings.registries is None else _read(settings.registries, settings)
+
+
+def check(path: Path, file: str, organizations: Iterable[str]) -> tuple[list[PolicyError], list[PolicyWarning]]:
+    """The mistakes that a file's text alone shows, and each organization in it that is none of these.
+
+    No setting is asked, and no secret is read: where policies are checked, there are none.
+
+    Args:
+        file: What it is called in both.
+    """
+    findings = Findings(file=file)
+    try:
+        shape = settings_file.parse(path, _FileShape, findings)
+    except OSError as error:
+        what = f"cannot be read ({reason(error)})"
+        return [PolicyError(file=file, line=0, path="", what=what, remedy="Name the registries' file.")], []
+    told, known = [], frozenset(organizations)
+    for registry, entry in ({} if shape is None else shape.registries).items():
+        place = ("registries", registry)
+        one = validate(RegistryShape, entry, place, findings)
+        for at, name in enumerate((one and one.organizations) or ()):
+            if name not in known:
+                where = (*place, "organizations", at)
+                told.append(
+                    PolicyWarning(
+                        file=file,
+                        line=findings.line_of(where),
+                        path=written(where),
+                        code=UNKNOWN_ORGANIZATION.code,
+                        what=f"names an organization that the policies do not have: {shown(name)}",
+                        remedy=findings.suggest(name, known, UNKNOWN_ORGANIZATION.remedy),
+                    )
+                )
+    return findings.errors, told
 
 
 def spool_bytes(settings: Settings, found: Iterable[RegistrySettings]) -> int:

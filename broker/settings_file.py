@@ -52,6 +52,16 @@ class SettingsFile:
         return None
 
 
+def parse(path: Path, shape: type[Root], findings: Findings) -> Root | None:
+    """What stands in a file; None, and mistakes are noted, where it has not this shape.
+
+    Raises:
+        OSError
+    """
+    value = document.read(path.read_bytes(), findings)
+    return None if value is None else validate(shape, value, (), findings)
+
+
 def read(setting: str, path: Path, shape: type[Root], meaning: Callable[[Root, SettingsFile], Meaning]) -> Meaning:
     """What a file means.
 
@@ -64,11 +74,9 @@ def read(setting: str, path: Path, shape: type[Root], meaning: Callable[[Root, S
     """
     findings = Findings(file=path.name)
     try:
-        content = path.read_bytes()
+        root = parse(path, shape, findings)
     except OSError as error:
         raise SettingsError(f"{setting}: {shown_path(path)} cannot be read ({reason(error)}).") from error
-    value = document.read(content, findings)
-    root = None if value is None else validate(shape, value, (), findings)
     meant = None if root is None else meaning(root, SettingsFile(folder=path.parent, findings=findings))
     if meant is None or findings.errors:
         folder = shown_path(path.parent)
