@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from broker import in_force
 from tests import api
 from tests.devpi import Devpi, serving_devpi
 
@@ -22,6 +23,13 @@ def pytest_configure() -> None:
 def anyio_backend() -> str:
     """The broker runs on asyncio alone."""
     return "asyncio"
+
+
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in force are looked at all the time, and need not hold still for long."""
+    monkeypatch.setattr(in_force, "SETTLE_SECONDS", 0.001)
+    monkeypatch.setattr(in_force, "LOOK_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="session", name="devpi")

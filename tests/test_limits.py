@@ -20,7 +20,7 @@ from broker.audit import Attempt, new_attempt_id
 from broker.refusals import StateUnavailable
 from broker.sources import Sources
 from broker.state.sqlite import SQLiteState
-from tests.harness import PUBLIC_URL, Broker, Setup
+from tests.harness import PUBLIC_URL, Broker, Setup, cuckoo
 from tests.web.test_mint_refusals import check_refusal
 
 pytestmark = pytest.mark.anyio
@@ -407,19 +407,9 @@ async def test_one_organization_and_one_issuer_leave_the_others_theirs(tmp_path:
         assert (await broker.mint(broker.ci.token("gitlab"))).status_code == 200
 
 
-CUCKOO = """\
-organization: aaa
-members:
-  alice: {role: owner, github: "1001"}
-publishers:
-  cuckoo:
-    issuer: github
-    repository: acme-corp/widgets
-    repository_id: "424242424"
-    repository_owner_id: "65600975"
-    workflow: release.yml
-    environment: pypi
-    projects: [aaa-egg]
+CUCKOO = (
+    cuckoo("aaa")
+    + """\
   own:
     issuer: github
     repository: aaa/own
@@ -428,9 +418,9 @@ publishers:
     workflow: release.yml
     environment: pypi
     projects: [aaa-own]
-namespaces: [aaa]
 """
-"""Binds acme's repository beside its own, and counts acme's people as its members; comes before acme by its name."""
+)
+"""Binds acme's repository beside its own, and comes before acme by its name."""
 
 
 async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_the_same_repository(
