@@ -14,6 +14,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import time
 from typing import Any, Final
@@ -122,7 +123,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._stop_timer()
         self.flow.pause_reading()
-        self._timer = self.loop.call_later(spread(PAUSE_SECONDS), self._refuse, refusal)
+        # Each waits for a time of its own, or they would come again together.
+        wait = random.uniform(0, 2 * PAUSE_SECONDS)  # noqa: S311 - no secret
+        self._timer = self.loop.call_later(wait, self._refuse, refusal)
 
     def _is_answering(self) -> bool:
         return not getattr(self.cycle, "response_complete", True)  # uvicorn's is None at first, and not typed so

@@ -2,8 +2,8 @@
 
 A broker with its default limits, as a process of its own, gets a steady stream of good exchanges, each on a connection
 of its own, and in turn: random key ids, bad signatures, replays, bodies of 1 MB, slow connections, half of them in
-the head and half in the body, and what is no HTTP at all. Before each attack and after the last the same is measured in quiet. Latency is counted
-from the moment at which an exchange was due, so a broker that stalls cannot hide it.
+the head and half in the body, and what is no HTTP at all. Before each attack and after the last the same is measured in
+quiet. Latency is counted from the moment at which an exchange was due, so a broker that stalls cannot hide it.
 
 The attacker's process yields the processor to the others: it stands for other machines. Source addresses are of
 127.0.0.0/8, which Linux lets any socket use. Prints a table; ends with 1 where a good exchange

@@ -157,9 +157,10 @@ def test_a_crowd_that_sends_no_http_is_made_to_wait_and_falls_out_of_step(served
         with ThreadPoolExecutor(len(crowd)) as threads:
             took = list(threads.map(lambda one: (rest_of(one), time.monotonic() - began), crowd))
     assert all(MALFORMED in answer.decode() for answer, _ in took)
-    waited = sorted(seconds for _, seconds in took if seconds >= 0.7 * PAUSE_SECONDS)
-    assert MOST_AT_ONCE <= len(waited) <= 2 * MOST_AT_ONCE
-    assert waited[-1] - waited[0] > 0.1 * PAUSE_SECONDS
+    seconds = sorted(one for _, one in took)
+    # Two thirds wait for one second on average; that all of these are done within half of one is as good as impossible.
+    assert seconds[MOST_AT_ONCE] < seconds[-1] - 0.5 * PAUSE_SECONDS
+    assert seconds[-1] > PAUSE_SECONDS
 
 
 def test_many_requests_at_once_are_answered_in_their_order(served: Served) -> None:
