@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 from pydantic_core import from_json
 
 from broker import refusals
+from broker.audit import Kind
 from broker.patterns import Projects, normalise
 
 MOST_CONDITIONS: Final = 40
@@ -64,7 +65,7 @@ class Query:
             if name in MOMENTS and name not in moments:
                 moments[name] = _moment(name, text)
             elif name in FILTERS:
-                values.setdefault(name, set()).add(_normalised(text) if name == "project" else text)
+                values.setdefault(name, set()).add(_checked(name, text))
             else:
                 raise refusals.InvalidQuery(
                     f"{name[:50]!r} stands twice" if name in MOMENTS else f"{name[:50]!r} is no filter of records"
@@ -171,6 +172,9 @@ FILTERS: Final[Mapping[str, Filter]] = {
 }
 """What can be asked of records, by the names that queries have for it."""
 
+KNOWN: Final[Mapping[str, Sequence[str]]] = {"kind": get_args(Kind), "decision": ("allowed", "refused")}
+"""All values of the filters that have few."""
+
 MOMENTS: Final = ("since", "until")
 
 
@@ -183,6 +187,13 @@ def _moment(name: str, text: str) -> datetime:
     raise refusals.InvalidQuery(
         f"{name!r} is a moment with its zone, 2026-11-28T02:00:00Z; a `+` in a URL is written `%2B`"
     )
+
+
+def _checked(name: str, text: str) -> str:
+    """A value as it is compared. One that no record can have is a slip, and would find nothing."""
+    if name in KNOWN and text not in KNOWN[name]:
+        raise refusals.InvalidQuery(f"{name!r} is one of {', '.join(KNOWN[name])}")
+    return _normalised(text) if name == "project" else text
 
 
 def _normalised(text: str) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import refusals
-from broker.records import FILTERS, LONGEST_VALUE, MOST_CONDITIONS, Query, parse, seen_by_owner
+from broker.records import FILTERS, KNOWN, LONGEST_VALUE, MOST_CONDITIONS, Query, parse, seen_by_owner
 
 
 def body(**fields: Any) -> str:
@@ -36,9 +36,18 @@ FULL = body(
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "known"),
+    [("kind", "Mint", "mint, upload, download"), ("kind", "min", "policies"), ("decision", "yes", "allowed, refused")],
+)
+def test_what_no_record_can_have_is_told_so(name: str, text: str, known: str) -> None:
+    with pytest.raises(refusals.InvalidQuery, match=known):
+        Query.parse("acme", [(name, text)])
+
+
+@pytest.mark.parametrize(
     ("name", "fitting", "others"),
     [
-        ("kind", ["mint"], ["upload", "min", "Mint"]),
+        ("kind", ["mint"], ["upload"]),
         ("decision", ["refused"], ["allowed"]),
         ("code", ["no-publisher"], ["no-publishers"]),
         ("issuer", ["github"], ["gitlab"]),
@@ -125,7 +134,7 @@ def test_fields_of_wrong_types_fit_nothing(value: object) -> None:
     for name in FILTERS:
         fields = ("publishers", "considered", "projects", "members", "identity", "caller", "project", "kind", "code")
         text = body(**dict.fromkeys(fields, value))
-        assert not Query.parse("acme", [(name, "y")]).admits("acme", text)
+        assert not Query.parse("acme", [(name, KNOWN.get(name, ["y"])[0])]).admits("acme", text)
 
 
 def test_a_record_with_lone_surrogates_is_read() -> None:
