@@ -86,6 +86,8 @@ class Record:
     """The organization whose record this is; empty where none was found."""
     body: str
     """The whole record, as one line of JSON (ASCII)."""
+    others: tuple[Record, ...] = ()
+    """The same attempt's, for the other organizations that it concerns. Kept with this one, or none of them is."""
 
 
 @dataclass(slots=True, kw_only=True)
