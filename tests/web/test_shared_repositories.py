@@ -105,6 +105,17 @@ async def test_a_mint_is_in_the_audit_of_each_whose_projects_it_covers(
     assert [sample.rsplit(" ", 1)[1] for sample in samples if not sample.endswith(" 0.0")] == ["1.0"]
 
 
+async def test_what_is_withheld_is_not_found_by_asking_for_it(broker: Broker) -> None:
+    await broker.minted()
+    for name, own, foreign in (
+        ("publisher", "bolt/cuckoo", "acme/widgets-release"),
+        ("member", "bolt/alice", "acme/alice"),
+        ("project", "bolt-egg", "acme-widgets"),
+    ):
+        assert len(await seen(broker, "bolt", kind="mint", **{name: own})) == 1
+        assert await seen(broker, "bolt", kind="mint", **{name: foreign}) == []
+
+
 async def test_a_refusal_and_a_revocation_are_in_the_audit_of_each_and_an_upload_in_that_of_its_project(
     broker: Broker,
 ) -> None:
