@@ -186,7 +186,9 @@ class _Parts:
         )
 
     def _publish_record(self, attempt: Attempt, record: Record) -> None:
-        (logs.attempt if self.own_process else logs.attempt_as_event)(record)
+        log = logs.attempt if self.own_process else logs.attempt_as_event
+        for one in (record, *record.others):
+            log(one)
         self.counts.attempt(attempt)
         if self.traces is not None:
             self.traces.attempt(attempt, record.organization)

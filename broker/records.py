@@ -1,7 +1,7 @@
 """Which audit records somebody asks for, and what of them an owner of the organization may see. It fetches none.
 
 A record is kept for one organization, and an attempt can concern several: a repository that two have publishers for.
-What such a record says of the others is withheld from the one's owners.
+Then each has a record of it, and what that says of the others is withheld from the one's owners.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _normalised(text: str) -> str:
 _OF_SEVERAL: Final = ("considered", "publishers", "members")
 """Lists whose entries name an organization: 'acme/alice', 'acme/release: environment is ...'."""
 
-_TOGETHER: Final = ("projects", "expected", "detail")
+_TOGETHER: Final = ("projects", "expected", "detail", "narrowed_to")
 """What can be several organizations' in one."""
 
 
@@ -222,7 +222,9 @@ def seen_by_owner(organization: str, body: str) -> tuple[str, Sequence[str]]:
     foreign = [name for name in _OF_SEVERAL if any(not one.startswith(own) for one in _texts(fields, name))]
     if not foreign:
         return body, ()
-    withheld = [*foreign, *(name for name in _TOGETHER if name in fields)]
+    # Where each of several has a record, the projects in one's are its own.
+    together = [name for name in _TOGETHER if name != "projects" or "shared_with" not in fields]
+    withheld = [*foreign, *(name for name in together if name in fields)]
     told = {name: value for name, value in fields.items() if name not in withheld}
     told |= {name: kept for name in foreign if (kept := [one for one in _texts(fields, name) if one.startswith(own)])}
     return json.dumps(told, separators=(",", ":")), withheld

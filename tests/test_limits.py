@@ -439,8 +439,23 @@ async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_
             await recorded(broker, decision="allowed", organization="aaa"),
             await recorded(broker, decision="allowed", organization="acme"),
         )
-        assert [one["publishers"] for one in both] == [["aaa/own"], ["aaa/cuckoo", "acme/widgets-release"]]
-        assert [one["publishers"] for one in alone] == [["acme/widgets-release"]]
+        shared = ["aaa/cuckoo", "acme/widgets-release"]
+        assert [one["publishers"] for one in both] == [["aaa/own"], shared]
+        assert [one["publishers"] for one in alone] == [shared, ["acme/widgets-release"]]
+
+
+async def test_of_what_left_no_record_each_organization_is_told_that_it_concerns(tmp_path: Path) -> None:
+    setup = Setup(folder=tmp_path, settings=LIMITS)
+    setup.write()
+    (tmp_path / "policies/organizations/aaa.yaml").write_text(CUCKOO, encoding="utf-8")
+    async with setup.running() as broker, at(broker, "192.0.2.1") as bad:
+        for _ in range(6):
+            await bad.mint(broker.ci.token(actor="mallory", actor_id="6666"))
+    told = await recorded(broker, kind="limit")
+    assert [(one["organization"], one["unrecorded"]) for one in told] == [
+        ("aaa", {"unknown-actor": 2}),
+        ("acme", {"unknown-actor": 2}),
+    ]
 
 
 async def test_whoever_has_a_spent_token_uses_up_nobody_s_limit_with_it(tmp_path: Path) -> None:

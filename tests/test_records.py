@@ -190,6 +190,20 @@ def test_an_owner_sees_nothing_of_another_organization() -> None:
     )
 
 
+def test_an_owner_sees_the_own_projects_of_what_several_have_a_record_of_and_not_what_it_was_narrowed_to() -> None:
+    text = body(
+        shared_with=1,
+        publishers=["acme/release", "zenith/x"],
+        projects=["acme-widgets"],
+        narrowed_to={"project": "zenith-secret"},
+    )
+    seen, withheld = seen_by_owner("acme", text)
+    assert set(withheld) == {"publishers", "narrowed_to"}
+    told = json.loads(seen)
+    assert (told["shared_with"], told["publishers"], told["projects"]) == (1, ["acme/release"], ["acme-widgets"])
+    assert "zenith" not in seen
+
+
 # --- Against a list that is looked through one by one -----------------------------------------------------------------
 
 KINDS = ["mint", "upload", "api"]

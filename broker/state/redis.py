@@ -444,9 +444,8 @@ class RedisState:
 
     def _appending(self, record: Record) -> tuple[Argument, ...]:
         """What every script takes that appends, before its own arguments."""
-        body = to_bytes(record.body)
-        digested, genesis = chain.digest(body).hex(), chain.genesis(record.organization)
-        return self._retention, body, digested, to_bytes(record.organization), genesis
+        others = [part for one in record.others for part in _linked(one)]
+        return self._retention, *_linked(record), len(record.others), *others
 
     async def _run(
         self, script: scripts.Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, repeatable: bool = True
@@ -500,6 +499,12 @@ class RedisState:
                     return await ask()
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateUnavailable from error
+
+
+def _linked(record: Record) -> tuple[Argument, ...]:
+    """Body, digest, organization, and genesis of its chain."""
+    body = to_bytes(record.body)
+    return body, chain.digest(body).hex(), to_bytes(record.organization), chain.genesis(record.organization)
 
 
 def _field(subject: str, by: Thrower) -> bytes:
