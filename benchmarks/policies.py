@@ -181,11 +181,17 @@ def main() -> None:
     figures = {
         "load_seconds": load_seconds,
         "memory_mb": memory_mb(os.getpid()) - before,
-        "look_ms": statistics.median(1000 * look(path).cost_seconds for _ in range(REPEATS)),
+        "look_ms": statistics.median(_look_ms(path) for _ in range(REPEATS)),
         "reload_ms": statistics.median(_reload_ms(loader, path, number) for number in range(REPEATS)),
         "decision_us": min(_decision_us(loaded, organizations) for _ in range(REPEATS)),
     }
     print(json.dumps(figures))
+
+
+def _look_ms(path: Path) -> float:
+    began = time.thread_time()
+    look(path)
+    return (time.thread_time() - began) * 1000
 
 
 def _reload_ms(loader: Loader, path: Path, number: int) -> float:

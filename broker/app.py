@@ -9,45 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import ssl
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Host, Route, Router
+from starlette.routing import BaseRoute
 
-from broker import __version__, logs, registries, settings
+from broker import __version__, logs, settings
 from broker.addresses import TrustedProxies
 from broker.alerts import receivers
 from broker.alerts.standing import Watch
 from broker.alerts.webhooks import Webhooks
 from broker.alerts.worker import Alerting
 from broker.audit import Attempt, Record
-from broker.devpi import DevpiTokens, ParentToken, index_of
-from broker.exchange import Exchange, Rates
-from broker.gateway import Gateway
-from broker.gateway.index import SimpleIndex
-from broker.gateway.once import LEASE_MARGIN_SECONDS, WAIT_SECONDS, Once
-from broker.gateway.pace import Pace
-from broker.gateway.paths import RegistryPaths
-from broker.gateway.places import Places
-from broker.gateway.reads import Reads
-from broker.gateway.registry import Registry
+from broker.indexes import Indexes
 from broker.keys import IssuerKeys
 from broker.leaving import Leaving
 from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
-from broker.minting import Minter
+from broker.outgoing import client, webhook_transport
 from broker.policy_changes import SAME_SECONDS, PolicyChanges
 from broker.refusals import StateUnavailable
-from broker.registries import RegistrySettings
 from broker.reload import PoliciesInForce
 from broker.settings import Settings, SettingsError
 from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, name_of
@@ -57,15 +44,9 @@ from broker.state.once import record_once
 from broker.state.opening import open_state
 from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
-from broker.web import api, downloads, forward, oauth, operations, publishing, recalls, uploads
+from broker.web import api, hosts, operations, recalls
 from broker.web.answers import Attempts, refuse_unrouted
 from broker.web.callers import Callers
-from broker.web.index import Index
-
-MOST_READERS = 256
-"""Pages and files that a process reads from one registry at once."""
-MOST_FILES = 192
-"""Of those, files: what is left is for pages, which come and go."""
 
 BEGIN_AGAIN_SECONDS = 1.0
 """Between attempts to reach a state at start."""
@@ -112,7 +93,7 @@ def create_app(
         chosen, policies, clock, issuers, own_process=own_process, sheets=sheets, leaving=leaving or Leaving(0)
     )
     app = Starlette(
-        routes=parts.routes,
+        routes=parts.routes(),
         lifespan=parts.lifespan,
         middleware=[
             *([] if parts.traces is None else [Middleware(FollowTraces)]),
@@ -123,7 +104,7 @@ def create_app(
                 sources=parts.sources,
                 leaving=parts.leaving,
                 proxies=TrustedProxies.parse(chosen.trusted_proxies),
-                asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes if one.proxy != "off"),
+                asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes.all if one.proxy != "off"),
             ),
         ],
         exception_handlers={HTTPException: refuse_unrouted},
@@ -147,18 +128,12 @@ class _Parts:
         sheets: Path | None,
         leaving: Leaving,
     ) -> None:
-        self.chosen, self.own_process, self.leaving = chosen, own_process, leaving
-        self.policies = policies
+        self.chosen, self.policies, self.clock = chosen, policies, clock
+        self.own_process, self.leaving = own_process, leaving
         self.signing = KeysInForce(Source.of(chosen), clock=clock, record=self._record_key)
         self.state = _open_state(chosen)
-        self.issuers_client = _client(httpx.Timeout(5.0), issuers)
-        most = max(100, chosen.uploads_at_once)
-        self.registry_client = _client(httpx.Timeout(120.0, connect=5.0, pool=30.0), most=most)
-        self.readers_clients: list[httpx.AsyncClient] = []
+        self.issuers_client = client(httpx.Timeout(5.0), user_agent=USER_AGENT, transport=issuers)
         self.keys = IssuerKeys(self.issuers_client, self.state, clock)
-        self.clock = clock
-        told = registries.of(chosen)
-        self.places = Places(most=chosen.uploads_at_once, most_bytes=registries.spool_bytes(chosen, told))
         self.counts = Counts(lambda: policies.current.issuers)
         self.sources = Sources(
             state=self.state,
@@ -167,84 +142,53 @@ class _Parts:
             clock=clock,
             publish_record=self._publish_record,
         )
-        self.rates = Rates(
-            per_repository=chosen.exchanges_per_minute,
-            per_organization=chosen.exchanges_per_minute_per_organization,
-            per_issuer=chosen.exchanges_per_minute_per_issuer,
+        self.indexes = Indexes(
+            chosen,
+            policies=lambda: policies.current,
+            signing=lambda: self.signing.current,
+            keys=self.keys,
+            state=self.state,
+            sources=self.sources,
+            clock=clock,
+            publish_record=self._publish_record,
+            user_agent=USER_AGENT,
         )
         self.receivers_transport: httpx.AsyncHTTPTransport | None = None
         self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
-        standing = Standing(
-            policies=policies,
-            signing=self.signing,
-            keys=self.keys,
-            places=self.places,
-            sources=self.sources,
-            clock=clock,
-            version=__version__,
-            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
-        )
-        pulse = Pulse(self.state)
-        self.metrics = Metrics(self.counts, standing, pulse, sheets, clock)
+        self.pulse = Pulse(self.state)
+        self.metrics = Metrics(self.counts, self._standing(), self.pulse, sheets, clock)
         self.traces = _open_traces(chosen)
         self.policy_changes = PolicyChanges(policies, clock=clock, record=self._record_policies)
-        self.indexes = [self._index(one) for one in told]
-        callers = Callers(self.indexes[0].exchange)
-        self.routes: list[BaseRoute] = [
-            *_asked_most(self.indexes),
-            *operations.routes(self.indexes[0].exchange, policies, pulse, self.signing, leaving),
+
+    def routes(self) -> list[BaseRoute]:
+        """All that is served."""
+        exchange = self.indexes.all[0].exchange
+        callers = Callers(exchange)
+        return [
+            *hosts.asked_most(self.indexes.all),
+            *operations.routes(exchange, self.policies, self.pulse, self.signing, self.leaving),
             *api.routes(callers),
             *recalls.routes(callers),
             operations.metrics_route(self.metrics, self._metrics_token()),
-            *_by_host(self.indexes, callers),
+            *hosts.routes(self.indexes.all, callers),
         ]
 
-    def _index(self, one: RegistrySettings) -> Index:
-        minter = Minter(
-            keys=lambda: self.signing.current,
-            issuer=one.public_url,
-            audience=one.upload_url,
-            prefix=self.chosen.token_prefix,
-        )
-        exchange = Exchange(
-            index="" if self.chosen.registries is None else one.name,
-            audience=one.audience,
-            rates=self.rates,
-            sources=self.sources,
-            policies=lambda: self.policies.current,
+    def _standing(self) -> Standing:
+        return Standing(
+            policies=self.policies,
+            signing=self.signing,
             keys=self.keys,
-            minter=minter,
-            state=self.state,
+            places=self.indexes.places,
+            sources=self.sources,
             clock=self.clock,
-            publish_record=self._publish_record,
-            organizations=one.organizations,
-            scopes=("upload", "read") if one.reads == "scoped" else ("upload",),
-            devpi=_read_devpi(one),
-        )
-        pace = Pace(bytes_per_second=self.chosen.upload_bytes_per_second)
-        gateway = Gateway(
-            exchange=exchange,
-            once=self._once(one),
-            spool=self.chosen.spool or Path(tempfile.gettempdir()),
-            upload_limit_bytes=one.upload_limit_bytes,
-            places=self.places,
-            pace=pace,
-        )
-        # devpi's own tokens are for devpi: no upload comes here.
-        return Index(
-            base=one.base,
-            upload_path=one.upload_path,
-            exchange=exchange,
-            gateway=None if exchange.devpi else gateway,
-            reads=self._reads(one, exchange, pace),
-            simple_path=one.simple_path,
-            files_path=one.files_path,
-            proxy=one.forward_auth,
-            registry_paths=_registry_paths(one),
+            version=__version__,
+            alerts=lambda: {} if self.alerting is None else self.alerting.waiting,
         )
 
     def _publish_record(self, attempt: Attempt, record: Record) -> None:
-        (logs.attempt if self.own_process else logs.attempt_as_event)(record)
+        log = logs.attempt if self.own_process else logs.attempt_as_event
+        for one in (record, *record.others):
+            log(one)
         self.counts.attempt(attempt)
         if self.traces is not None:
             self.traces.attempt(attempt, record.organization)
@@ -279,42 +223,10 @@ class _Parts:
         """What is to be shown; empty where nothing will do, None where nothing need be."""
         return None if self.chosen.metrics == "open" else self.chosen.metrics_token.get_secret_value()
 
-    def _reads(self, one: RegistrySettings, exchange: Exchange, pace: Pace) -> Reads | None:
-        if one.reads == "off":
-            return None
-        # Of its own: readers are many, and must keep neither uploads nor another registry's readers from theirs.
-        client = _client(httpx.Timeout(60.0, connect=5.0, pool=10.0), most=MOST_READERS)
-        self.readers_clients.append(client)
-        return Reads(
-            exchange=exchange,
-            index=_simple_index(one, client),
-            access=one.reads,
-            places=Places(most=MOST_FILES, most_bytes=1),
-            pace=pace,
-            fallback=one.fallback_index,
-        )
-
-    def _once(self, one: RegistrySettings) -> Once:
-        index = _simple_index(one, self.registry_client)
-        return Once(
-            state=self.state,
-            registry=index.registry,
-            index=index,
-            open_days=one.release_days,
-            clock=self.clock,
-            lease_seconds=one.timeout_seconds + LEASE_MARGIN_SECONDS,
-            wait_seconds=WAIT_SECONDS,
-        )
-
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Keeps policies and all keys current while the application lives; then closes what it opened."""
-        if any(index.url.startswith("http:") for index in self.indexes):
-            logs.logger().warning(
-                "BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable"
-            )
-        if self.chosen.allow_loopback_issuers:
-            logs.logger().warning("loopback issuers are allowed: never so in production")
+        self._warn()
         self.policies.tell("loaded")
         self.signing.tell("loaded")
         work = [
@@ -341,14 +253,27 @@ class _Parts:
                 await self.sources.tell()
             await self.keys.close()
             await self.issuers_client.aclose()
-            await self.registry_client.aclose()
+            await self.indexes.close()
             if self.receivers_transport is not None:
                 await self.receivers_transport.aclose()
-            for client in self.readers_clients:
-                await client.aclose()
             await self.state.close()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+
+    def _warn(self) -> None:
+        """Tells what is probably not meant, and no reason not to serve."""
+        logger = logs.logger()
+        if any(index.url.startswith("http:") for index in self.indexes.all):
+            logger.warning("BROKER_PUBLIC_URL is http: uv and gh-action insist on https, and tokens are readable")
+        if self.chosen.allow_loopback_issuers:
+            logger.warning("loopback issuers are allowed: never so in production")
+        for exchange in (index.exchange for index in self.indexes.all):
+            if unknown := (exchange.organizations or frozenset()) - self.policies.current.organizations.keys():
+                logger.warning(
+                    "a registry is for organizations that the policies do not have",
+                    registry=exchange.index,
+                    organizations=sorted(unknown),
+                )
 
     async def _begin_state(self) -> None:
         """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
@@ -362,49 +287,6 @@ class _Parts:
                 return
 
 
-def _simple_index(one: RegistrySettings, client: httpx.AsyncClient) -> SimpleIndex:
-    registry = Registry(
-        url=one.url,
-        credential=one.credential,
-        client=client,
-        timeout_seconds=one.timeout_seconds,
-        drop=one.drop,
-        pass_user_agent=one.pass_user_agent,
-    )
-    return SimpleIndex(url=one.index_url, registry=registry, largest_file_bytes=one.upload_limit_bytes)
-
-
-def _by_host(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
-    """The routes of each host's indexes. The first host's are served to whoever asks for none of them by name."""
-    hosts: dict[str, list[Index]] = {}
-    for index in indexes:
-        hosts.setdefault(urlsplit(index.url).hostname or "", []).append(index)
-    first, *others = hosts.values()
-    named = [
-        Host(urlsplit(several[0].url).hostname or "", Router(_routes(several, callers), redirect_slashes=False))
-        for several in others
-    ]
-    return [*named, *_routes(first, callers)]
-
-
-def _asked_most(indexes: Sequence[Index]) -> list[Route]:
-    """The routes of exchanges, to be looked for first. Of several hosts, each has its own, behind its name."""
-    hosts = {urlsplit(index.url).hostname for index in indexes}
-    return publishing.exchange_routes(indexes) if len(hosts) == 1 else []
-
-
-def _routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
-    return [
-        *publishing.routes(indexes),
-        *oauth.routes(indexes, callers),
-        *(
-            route
-            for index in indexes
-            for route in (*uploads.routes(index), *downloads.routes(index), *forward.routes(index))
-        ),
-    ]
-
-
 @contextlib.contextmanager
 def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
     """Does this at SIGHUP, instead of ending; nothing where there are no such signals, or another thread gets them."""
@@ -416,30 +298,6 @@ def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
     finally:
         with contextlib.suppress(*unable):
             loop.remove_signal_handler(signal.SIGHUP)
-
-
-def _client(
-    timeout: httpx.Timeout, transport: httpx.AsyncBaseTransport | None = None, *, most: int = 100
-) -> httpx.AsyncClient:
-    # No proxy and no .netrc from the environment; certificates from the system's store, or SSL_CERT_FILE.
-    return httpx.AsyncClient(
-        timeout=timeout,
-        limits=httpx.Limits(max_connections=most, max_keepalive_connections=20),
-        transport=transport,
-        verify=ssl.create_default_context(),
-        trust_env=False,
-        follow_redirects=False,
-        headers={"User-Agent": USER_AGENT},
-    )
-
-
-def webhook_transport() -> httpx.AsyncHTTPTransport:
-    """How alerts' receivers are reached: as `_client` reaches others, but that nothing logs the URLs.
-
-    A slow receiver keeps its connection to itself: there are as many as receivers.
-    """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
-    return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
 
 
 def _open_state(chosen: Settings) -> State:
@@ -458,33 +316,4 @@ def _open_traces(chosen: Settings) -> Traces | None:
         raise SettingsError(
             "BROKER_TRACES_URL: what sends traces is not installed. Install it: "
             "pip install 'trusted-publishing-broker[traces]'"
-        ) from error
-
-
-def _read_devpi(one: RegistrySettings) -> DevpiTokens | None:
-    if one.upload_tokens != "devpi":
-        return None
-    try:
-        index = index_of(one.url)
-    except ValueError as error:
-        raise SettingsError(f"BROKER_REGISTRY_URL, with BROKER_UPLOAD_TOKENS=devpi: {error}.") from error
-    try:
-        parent = ParentToken.parse(one.devpi_token.get_secret_value(), index)
-    except ValueError as error:
-        raise SettingsError(
-            f"BROKER_DEVPI_TOKEN: {error}. Make one as the devpi user __token__: "
-            f"devpi token-create --allowed upload --indexes {index}"
-        ) from error
-    return DevpiTokens(parent=parent, index=index)
-
-
-def _registry_paths(one: RegistrySettings) -> RegistryPaths | None:
-    if one.forward_auth == "off":
-        return None
-    try:
-        return RegistryPaths.beside(one.index_url)
-    except ValueError as error:
-        raise SettingsError(
-            f"BROKER_FORWARD_AUTH={one.forward_auth}: of the registry {one.name!r}, {error}. "
-            "Correct its index URL, or switch forward-auth off."
         ) from error

@@ -7,8 +7,8 @@ was made. `Record` is what is stored of it. The format is versioned by `RECORD_V
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from time import perf_counter
@@ -67,7 +67,8 @@ Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry",
 """What an attempt goes through, for whoever measures how long each takes."""
 
 MOST_CONSIDERED: Final = 20
-"""Publishers that a record lists; with more in one repository, the first ones stand for all."""
+"""Publishers that a record lists, and organizations that have a record of one attempt; with more in one repository,
+the first ones stand for all."""
 
 
 def new_attempt_id(now: float) -> str:
@@ -86,6 +87,8 @@ class Record:
     """The organization whose record this is; empty where none was found."""
     body: str
     """The whole record, as one line of JSON (ASCII)."""
+    others: tuple[Record, ...] = ()
+    """The same attempt's, for the other organizations that it concerns. Kept with this one, or none of them is."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,13 +180,25 @@ class Attempt:
         return perf_counter() - self.began
 
     def record(self) -> Record:
-        """What is kept."""
-        return Record(
-            attempt=self.id,
-            at=self.started_at,
-            organization=self.concerns,
-            body=ascii_json.encode(self._fields()),
-        )
+        """What is kept: where several organizations are concerned, the first one's, with one for each other."""
+        fields, concerned = self._fields(), self.concerned
+        if len(concerned) == 1:
+            return self._record(concerned[0], fields)
+        fields["shared_with"] = len(concerned) - 1
+        first, *others = [self._record(name, self._own(name, fields)) for name in concerned[:MOST_CONSIDERED]]
+        return replace(first, others=tuple(others))
+
+    def _record(self, organization: str, fields: Mapping[str, Any]) -> Record:
+        return Record(attempt=self.id, at=self.started_at, organization=organization, body=ascii_json.encode(fields))
+
+    def _own(self, organization: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of several organizations as one has them. Its projects alone: they do not say whose they are."""
+        own = {**fields, "organization": organization}
+        if self.grant is not None:
+            del own["projects"]
+            if given := self.grant.given_by(organization):
+                own["projects"] = sorted(map(str, given))
+        return own
 
     @property
     def concerns(self) -> str:
@@ -200,6 +215,20 @@ class Attempt:
         if self.publishers:
             return self.publishers[0].split("/")[0]
         return self.considered[0].publisher.organization if self.considered else self.owner
+
+    @property
+    def concerned(self) -> tuple[str, ...]:
+        """All organizations whose attempt it is, that of `concerns` first: several only where no project is known.
+
+        Those are concerned that earned the token; and where something was refused, those whose publishers were looked
+        at: each hears what became of the runs that it waits for.
+        """
+        grant = self.grant
+        if self.project or (grant is not None and self.refusal is None and len(grant.organizations) == 1):
+            return (self.concerns,)
+        earned = grant.organizations if grant is not None else [one.split("/")[0] for one in self.publishers]
+        looked_at = [one.publisher.organization for one in self.considered] if self.refusal is not None else ()
+        return tuple(dict.fromkeys((self.concerns, *earned, *looked_at)))
 
     def _fields(self) -> dict[str, Any]:
         fields: dict[str, Any] = {

@@ -98,8 +98,8 @@ class Exchange:
     """What tokens can be asked for."""
     devpi: DevpiTokens | None = None
     """Where the registry judges tokens of its own: those are minted instead. They cannot be burned."""
-    _burned: OrderedDict[str, None] = field(default_factory=OrderedDict, repr=False, compare=False)
-    """Ids of tokens that were, the latest last."""
+    _burned: OrderedDict[str, int] = field(default_factory=OrderedDict, repr=False, compare=False)
+    """Ids of tokens that were, the latest last, and until when they would be good: after that nobody burns them."""
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -146,8 +146,8 @@ class Exchange:
         note_token(attempt, token, self.policies())
         record = attempt.record()
         await self.state.revoke(token.id, token.expires_at, record)
-        self._burned[token.id] = None
-        if len(self._burned) > MOST_BURNED:
+        self._burned[token.id] = token.expires_at
+        while len(self._burned) > MOST_BURNED or next(iter(self._burned.values())) <= attempt.started_at:
             self._burned.popitem(last=False)
         self.publish_record(attempt, record)
         return True

@@ -1,7 +1,7 @@
 """Which audit records somebody asks for, and what of them an owner of the organization may see. It fetches none.
 
 A record is kept for one organization, and an attempt can concern several: a repository that two have publishers for.
-What such a record says of the others is withheld from the one's owners.
+Then each has a record of it, and what that says of the others is withheld from the one's owners.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, get_args
 
 from pydantic_core import from_json
 
 from broker import refusals
+from broker.audit import Kind
 from broker.patterns import Projects, normalise
 
 MOST_CONDITIONS: Final = 40
@@ -64,7 +65,7 @@ class Query:
             if name in MOMENTS and name not in moments:
                 moments[name] = _moment(name, text)
             elif name in FILTERS:
-                values.setdefault(name, set()).add(_normalised(text) if name == "project" else text)
+                values.setdefault(name, set()).add(_checked(name, text))
             else:
                 raise refusals.InvalidQuery(
                     f"{name[:50]!r} stands twice" if name in MOMENTS else f"{name[:50]!r} is no filter of records"
@@ -171,6 +172,9 @@ FILTERS: Final[Mapping[str, Filter]] = {
 }
 """What can be asked of records, by the names that queries have for it."""
 
+KNOWN: Final[Mapping[str, Sequence[str]]] = {"kind": get_args(Kind), "decision": ("allowed", "refused")}
+"""All values of the filters that have few."""
+
 MOMENTS: Final = ("since", "until")
 
 
@@ -185,6 +189,13 @@ def _moment(name: str, text: str) -> datetime:
     )
 
 
+def _checked(name: str, text: str) -> str:
+    """A value as it is compared. One that no record can have is a slip, and would find nothing."""
+    if name in KNOWN and text not in KNOWN[name]:
+        raise refusals.InvalidQuery(f"{name!r} is one of {', '.join(KNOWN[name])}")
+    return _normalised(text) if name == "project" else text
+
+
 def _normalised(text: str) -> str:
     try:
         return normalise(text)
@@ -197,7 +208,7 @@ def _normalised(text: str) -> str:
 _OF_SEVERAL: Final = ("considered", "publishers", "members")
 """Lists whose entries name an organization: 'acme/alice', 'acme/release: environment is ...'."""
 
-_TOGETHER: Final = ("projects", "expected", "detail")
+_TOGETHER: Final = ("projects", "expected", "detail", "narrowed_to")
 """What can be several organizations' in one."""
 
 
@@ -211,7 +222,9 @@ def seen_by_owner(organization: str, body: str) -> tuple[str, Sequence[str]]:
     foreign = [name for name in _OF_SEVERAL if any(not one.startswith(own) for one in _texts(fields, name))]
     if not foreign:
         return body, ()
-    withheld = [*foreign, *(name for name in _TOGETHER if name in fields)]
+    # Where each of several has a record, the projects in one's are its own.
+    together = [name for name in _TOGETHER if name != "projects" or "shared_with" not in fields]
+    withheld = [*foreign, *(name for name in together if name in fields)]
     told = {name: value for name, value in fields.items() if name not in withheld}
     told |= {name: kept for name in foreign if (kept := [one for one in _texts(fields, name) if one.startswith(own)])}
     return json.dumps(told, separators=(",", ":")), withheld

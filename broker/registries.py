@@ -29,13 +29,14 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from broker.gateway.credential import Credential, SecretFile
+from broker import settings_file
+from broker.gateway.credential import Credential
 from broker.gateway.parts import CONTENT, MULTIPLE, SINGLE
 from broker.gateway.spool import DIGESTS
-from broker.policy import document
-from broker.policy.errors import Findings, Place, PolicyError, shown_path
+from broker.policy.errors import Findings, Place, PolicyError, shown, written
 from broker.policy.shapes import Duration, Entry, Name, Shape
 from broker.policy.validation import validate
+from broker.policy.warnings import UNKNOWN_ORGANIZATION, PolicyWarning
 from broker.settings import (
     Audience,
     ForwardAuth,
@@ -43,11 +44,11 @@ from broker.settings import (
     PlainUrl,
     ReadAccess,
     Settings,
-    SettingsError,
     UploadPath,
     UploadTokens,
     reason,
 )
+from broker.settings_file import SettingsFile
 
 ONE: Final = "default"
 """What the registry is called that the settings tell."""
@@ -132,6 +133,40 @@ def of(settings: Settings) -> tuple[RegistrySettings, ...]:
         SettingsError: with one line for each mistake.
     """
     return (_told_by(settings),) if settings.registries is None else _read(settings.registries, settings)
+
+
+def check(path: Path, file: str, organizations: Iterable[str]) -> tuple[list[PolicyError], list[PolicyWarning]]:
+    """The mistakes that a file's text alone shows, and each organization in it that is none of these.
+
+    No setting is asked, and no secret is read: where policies are checked, there are none.
+
+    Args:
+        file: What it is called in both.
+    """
+    findings = Findings(file=file)
+    try:
+        shape = settings_file.parse(path, _FileShape, findings)
+    except OSError as error:
+        what = f"cannot be read ({reason(error)})"
+        return [PolicyError(file=file, line=0, path="", what=what, remedy="Name the registries' file.")], []
+    told, known = [], frozenset(organizations)
+    for registry, entry in ({} if shape is None else shape.registries).items():
+        place = ("registries", registry)
+        one = validate(RegistryShape, entry, place, findings)
+        for at, name in enumerate((one and one.organizations) or ()):
+            if name not in known:
+                where = (*place, "organizations", at)
+                told.append(
+                    PolicyWarning(
+                        file=file,
+                        line=findings.line_of(where),
+                        path=written(where),
+                        code=UNKNOWN_ORGANIZATION.code,
+                        what=f"names an organization that the policies do not have: {shown(name)}",
+                        remedy=findings.suggest(name, known, UNKNOWN_ORGANIZATION.remedy),
+                    )
+                )
+    return findings.errors, told
 
 
 def spool_bytes(settings: Settings, found: Iterable[RegistrySettings]) -> int:
@@ -233,50 +268,38 @@ class RegistryShape(Shape):
 
 
 def _read(path: Path, settings: Settings) -> tuple[RegistrySettings, ...]:
-    findings = Findings(file=path.name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"BROKER_REGISTRIES: {shown_path(path)} cannot be read ({reason(error)}).") from error
-    value = document.read(content, findings)
-    shape = None if value is None else validate(_FileShape, value, (), findings)
-    entries, reader = {} if shape is None else shape.registries, _Reader(path.parent, settings, findings)
-    found = [one for name, entry in entries.items() if (one := reader.registry(name, entry)) is not None]
-    for name, what, remedy in _conflicts(found, settings):
-        findings.add(("registries", name), what, remedy)
-    if findings.errors:
-        raise SettingsError("\n".join(_told(path, error) for error in sorted(findings.errors)))
-    defaults = {one.public_url: one.name for one in reversed(found)}
-    return tuple(replace(one, is_default=defaults[one.public_url] == one.name) for one in found)
+    def meant(shape: _FileShape, file: SettingsFile) -> tuple[RegistrySettings, ...]:
+        reader = _Reader(file, settings)
+        found = [one for name, entry in shape.registries.items() if (one := reader.registry(name, entry)) is not None]
+        for name, what, remedy in _conflicts(found, settings):
+            file.add(("registries", name), what, remedy)
+        defaults = {one.public_url: one.name for one in reversed(found)}
+        return tuple(replace(one, is_default=defaults[one.public_url] == one.name) for one in found)
 
-
-def _told(path: Path, error: PolicyError) -> str:
-    return f"BROKER_REGISTRIES: {shown_path(path.parent)}/{error}. {error.remedy}"
+    return settings_file.read("BROKER_REGISTRIES", path, _FileShape, meant)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Makes registries of a file's entries."""
 
-    folder: Path
-    """The file's: the secrets that it names are found from there."""
+    file: SettingsFile
     settings: Settings
-    findings: Findings
 
     def registry(self, name: str, entry: Entry) -> RegistrySettings | None:
         """One registry; None where its fields cannot be meant."""
         place = ("registries", name)
-        shape = validate(RegistryShape, entry, place, self.findings)
+        shape = self.file.shaped(RegistryShape, entry, place)
         if shape is None:
             return None
         if (shape.upload_tokens == "devpi") != (shape.devpi_token_file is not None):
-            self.findings.add(place, "has one of `upload_tokens: devpi` and `devpi_token_file`", "Write both, or none.")
+            self.file.add(place, "has one of `upload_tokens: devpi` and `devpi_token_file`", "Write both, or none.")
         if shape.fallback_index is not None and shape.reads == "off":
             what = "is for those who read here, and nobody does"
-            self.findings.add((*place, "fallback_index"), what, "Write `reads: scoped` or `public` too, or neither.")
+            self.file.add((*place, "fallback_index"), what, "Write `reads: scoped` or `public` too, or neither.")
         if shape.forward_auth != "off" and shape.reads != "scoped":
             what = "decides by tokens for reads, and there are none"
-            self.findings.add((*place, "forward_auth"), what, "Write `reads: scoped` too, or neither.")
+            self.file.add((*place, "forward_auth"), what, "Write `reads: scoped` too, or neither.")
         return RegistrySettings(
             name=name,
             public_url=shape.public_url or self.settings.public_url,
@@ -302,22 +325,17 @@ class _Reader:
         if shape.bearer_file is not None:
             if shape.username is not None or shape.password_file is not None:
                 what = "has a bearer token, and a user or a password"
-                self.findings.add(place, what, "Write `bearer_file` alone, or the other two.")
+                self.file.add(place, what, "Write `bearer_file` alone, or the other two.")
             return Credential(secret=self._secret((*place, "bearer_file"), shape.bearer_file))
         if (shape.username is None) != (shape.password_file is None):
-            self.findings.add(place, "has one of `username` and `password_file`", "Write both, or none.")
+            self.file.add(place, "has one of `username` and `password_file`", "Write both, or none.")
         secret = self._secret((*place, "password_file"), shape.password_file)
         return Credential(username=shape.username or "", secret=secret)
 
     def _secret(self, place: Place, path: str | None) -> SecretStr:
         """An empty one where none is named, or it cannot be read."""
-        if path is not None:
-            try:
-                return SecretFile(self.folder / path)
-            except (OSError, ValueError) as error:
-                what = f"names a file that cannot be read ({reason(error)})"
-                self.findings.add(place, what, "Name one that the broker's user may read.")
-        return SecretStr("")
+        secret = None if path is None else self.file.secret(place, path)
+        return SecretStr("") if secret is None else secret
 
 
 def _conflicts(found: Iterable[RegistrySettings], settings: Settings) -> Iterator[tuple[str, str, str]]:

@@ -1,57 +1,46 @@
-"""The policies in force: loaded at start, and again whenever their files change.
+"""The policies in force.
 
-Laws:
+Laws, beside those of `in_force.py`:
 
 - A new generation is compiled beside the old one, in a thread, and swapped at once: an attempt asks one generation.
 - What cannot be loaded changes nothing at first: the last good policies decide for a stated time, as `/readyz` and the
   log tell; then everything is denied, until the files are mended.
-- What is loaded stood on the disk all at one moment: it is looked at before and after, and read again if that differs.
-
-Changes are found by looking (ADR 20): one look sees an edited file, a ConfigMap's swapped link, and a folder that is a
-swapped link itself, also on file systems that tell of nothing.
+- Files are looked at and not read (ADR 20): one look sees an edited file, a ConfigMap's swapped link, and a folder that
+  is a swapped link itself, also on file systems that tell of nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
 import time
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from broker.logs import logger
+from broker import in_force
+from broker.in_force import InForce
 from broker.policy import folder as policy_folder
 from broker.policy.errors import PolicyError, PolicyErrors
 from broker.policy.loader import Listing, Loader
 from broker.policy.model import Policies
 
-LOOK_SECONDS: Final = 1.0
-"""Between two looks at the files."""
-LOOKS_SHARE: Final = 0.02
-"""Of one processor, at most, for looking: at ten thousand files, looks are some seconds apart."""
-SETTLE_SECONDS: Final = 0.2
-"""What changed must stay the same so long before it counts: an editor may be in the middle of a file."""
-MOST_TRIES: Final = 20
 YOUNG_SECONDS: Final = 2.0
 """A file that was changed within so long of the look may change again and show the same times (file systems count in
 steps, some of two seconds): it is read once more when it is older."""
-REMIND_SECONDS: Final = 600.0
-"""Between two log lines of one failure."""
 MISTAKES_IN_A_LOG_LINE: Final = 8
+
+Failing = in_force.Failing[PolicyErrors]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
+class Stamped:
     """What the folder looked like at one moment."""
 
     listing: Listing
-    unsure: frozenset[str]
+    unsure: frozenset[str] = field(compare=False)
     """Files whose stamps do not prove that they are unchanged."""
-    cost_seconds: float
-    """Of a processor."""
 
     def sure(self, round_number: int) -> Listing:
         """The listing with the stamps that can be trusted, and each only within one round."""
@@ -60,9 +49,9 @@ class Look:
         return replace(self.listing, stamps=trusted)
 
 
-def look(folder: Path) -> Look:
+def look(folder: Path) -> Stamped:
     """Looks at the folder, and reads no file."""
-    began, now = time.thread_time(), time.time()
+    now = time.time()
     files, errors = policy_folder.list_files(folder)
     parents = {inside: os.path.realpath(folder / inside) + "/" for inside in ("", policy_folder.ORGANIZATIONS)}
     stamps: dict[str, Hashable] = {}
@@ -76,7 +65,7 @@ def look(folder: Path) -> Look:
         if abs(now - changed_at) < YOUNG_SECONDS:
             unsure.add(file)
     listing = Listing(files=tuple(files), errors=tuple(errors), stamps=stamps)
-    return Look(listing=listing, unsure=frozenset(unsure), cost_seconds=time.thread_time() - began)
+    return Stamped(listing=listing, unsure=frozenset(unsure))
 
 
 def _stamp(parent: str, name: str) -> tuple[Hashable, float]:
@@ -88,18 +77,7 @@ def _stamp(parent: str, name: str) -> tuple[Hashable, float]:
     return (path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns), found.st_ctime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failing:
-    """That the files cannot be loaded."""
-
-    since: float
-    """Epoch seconds."""
-    denied_from: float
-    """From when everything is denied."""
-    errors: PolicyErrors
-
-
-class PoliciesInForce:
+class PoliciesInForce(InForce[Policies, Stamped, PolicyErrors]):
     """The policies of one folder, kept current."""
 
     def __init__(
@@ -116,119 +94,57 @@ class PoliciesInForce:
         self._folder = folder
         self._allow_loopback_issuers = allow_loopback_issuers
         self._stale_after_seconds = stale_after_seconds
-        self._clock = clock
         self._loader = self._new_loader()
         self._round = 0
         """In each, every file is read at least once."""
-        self._seen: Listing | None = None
-        """What was read last; None where it must be read once more."""
-        self._pause_seconds = LOOK_SECONDS
-        self._asked = asyncio.Event()
-        self._told: object = None
-        """What was logged last of a failure."""
-        self._told_at = 0.0
-        self.failing: Failing | None = None
-        """None while the policies are those of the files."""
-        self.current = self._read(anew=True)
-        self.loaded_at = clock()
-        """When that was, epoch seconds."""
+        super().__init__("policies", PolicyErrors, clock)
 
-    def read_again(self) -> None:
-        """Has every file read again soon, whether or not it seems changed: what SIGHUP asks for."""
-        self._asked.set()
+    def denied_from(self, failing: Failing) -> float:
+        """From when everything is denied, while that lasts; epoch seconds."""
+        return failing.since + self._stale_after_seconds
 
-    async def keep_current(self) -> None:
-        """Looks after the files for as long as it runs."""
-        while True:
-            try:
-                async with asyncio.timeout(self._pause_seconds):
-                    await self._asked.wait()
-            except TimeoutError:
-                await self.refresh()
-            else:
-                self._asked.clear()
-                await self.refresh(anew=True)
+    def _look(self) -> in_force.Look[Stamped]:
+        seen = look(self._folder)
+        return in_force.Look(seen=seen, sure=not seen.unsure)
 
-    async def refresh(self, *, anew: bool = False) -> None:
-        """Looks once, and takes up what changed.
+    def _read(self, *, anew: bool, settled: bool = True) -> Policies:
+        self._round += anew
+        return super()._read(anew=anew, settled=settled)
 
-        Args:
-            anew: Read every file, at once, and say in the log how that went.
-        """
-        began = time.perf_counter()
+    def _load(self, seen: Stamped) -> Policies:
         try:
-            loaded = await asyncio.to_thread(self._read, anew=anew)
-        except PolicyErrors as errors:
-            self._keep_the_last(errors, anew=anew)
-        except Exception as error:  # noqa: BLE001 - whatever it is, exchanges go on, and not for ever
-            logger().error("policies could not be read: a bug of the broker", exc_info=error)
-            self._loader, self._seen = self._new_loader(), None
-            self._keep_the_last(self._mistake("could not be read", "The broker has a bug: report its log."), anew=anew)
-        else:
-            news = "reloaded" if loaded is not self.current else "unchanged" if anew else ""
-            if loaded is not self.current:
-                self.loaded_at = self._clock()
-            self.current, self.failing, self._told = loaded, None, None
-            if news:
-                self.tell(news, milliseconds=round((time.perf_counter() - began) * 1000))
+            return self._loader.load(seen.sure(self._round))
+        except PolicyErrors:
+            raise
+        except Exception:
+            self._loader = self._new_loader()
+            raise
 
-    def tell(self, news: str, **more: object) -> None:
-        """Logs which policies are in force."""
-        organizations = self.current.organizations.values()
-        logger().info(
-            f"policies {news}",
-            generation=self.current.generation,
-            organizations=len(organizations),
-            publishers=sum(len(one.publishers) for one in organizations),
-            **more,
+    def _keep_the_last(self, failing: Failing, now: float) -> tuple[str, Mapping[str, object]]:
+        denied_from = self.denied_from(failing)
+        if self.current.denied_from is None:
+            self.current = replace(self.current, denied_from=denied_from)
+        return (
+            "policies stale: everything is denied"
+            if now >= denied_from
+            else "policies not reloaded: the last good ones decide",
+            {
+                "generation": self.current.generation,
+                "denied_in_seconds": max(0, round(denied_from - now)),
+                "mistakes": len(failing.error.errors),
+            },
         )
 
-    def _read(self, *, anew: bool) -> Policies:
-        """What the folder holds; the policies in force where it did not change.
+    def _explained(self, error: PolicyErrors) -> str:
+        return error.explained(most=MISTAKES_IN_A_LOG_LINE)
 
-        Raises:
-            PolicyErrors
-        """
-        if anew:
-            self._round, self._seen = self._round + 1, None
-        for attempt in range(MOST_TRIES):
-            seen = look(self._folder)
-            self._pause_seconds = max(LOOK_SECONDS, seen.cost_seconds / LOOKS_SHARE)
-            if seen.listing == self._seen:
-                return self.current
-            if attempt or not anew:
-                time.sleep(SETTLE_SECONDS)
-            self._seen = None
-            try:
-                loaded: Policies | PolicyErrors = self._loader.load(seen.sure(self._round))
-            except PolicyErrors as errors:
-                loaded = errors
-            if look(self._folder).listing != seen.listing:
-                continue
-            if isinstance(loaded, PolicyErrors):
-                raise loaded
-            self._seen = None if seen.unsure else seen.listing
-            return loaded
-        raise self._mistake("changes faster than it can be read", "Write elsewhere, then swap it in by a rename.")
-
-    def _keep_the_last(self, errors: PolicyErrors, *, anew: bool) -> None:
-        now = self._clock()
-        since = now if self.failing is None else self.failing.since
-        denied_from = since + self._stale_after_seconds
-        if self.failing is None:
-            self.current = replace(self.current, denied_from=denied_from)
-        self.failing = Failing(since=since, denied_from=denied_from, errors=errors)
-        stale = now >= denied_from
-        if anew or (errors.errors, stale) != self._told or now - self._told_at >= REMIND_SECONDS:
-            self._told, self._told_at = (errors.errors, stale), now
-            logger().error(
-                "policies stale: everything is denied" if stale else "policies not reloaded: the last good ones decide",
-                generation=self.current.generation,
-                failing_seconds=round(now - since),
-                denied_in_seconds=max(0, round(denied_from - now)),
-                mistakes=len(errors.errors),
-                explained=errors.explained(most=MISTAKES_IN_A_LOG_LINE),
-            )
+    def _summary(self) -> Mapping[str, object]:
+        organizations = self.current.organizations.values()
+        return {
+            "generation": self.current.generation,
+            "organizations": len(organizations),
+            "publishers": sum(len(one.publishers) for one in organizations),
+        }
 
     def _new_loader(self) -> Loader:
         return Loader(self._folder, allow_loopback_issuers=self._allow_loopback_issuers)

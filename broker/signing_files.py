@@ -1,19 +1,16 @@
-"""The broker's signing keys in force: read at start, and again whenever their files change.
+"""The broker's signing keys in force.
 
-Laws:
+Laws, beside those of `in_force.py`:
 
-- what cannot be read changes nothing: the last good keys sign and verify, as `/readyz` and the log tell, until it is
-  mended;
-- what is read stood there twice, a moment apart: no half-written file counts, nor half of a mounted secret's swap;
-- a change is recorded once, and not by each replica that sees it: whoever comes first, `broker keys rotate` included.
+- The last good keys sign and verify until what cannot be read is mended, however long that takes.
+- Files are few and small: each look reads them.
+- A change is recorded once, and not by each replica that sees it: whoever comes first, `broker keys rotate` included.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,18 +18,11 @@ from typing import Final
 from pydantic import SecretStr
 
 from broker.audit import Attempt, new_attempt_id
+from broker.in_force import Failing, InForce, Look
 from broker.logs import logger
 from broker.refusals import StateUnavailable
 from broker.settings import Settings, SettingsError
 from broker.signing import LONGEST_TEXT, SINCE_EVER, Change, SigningKey, SigningKeys, Standing, changes, moment, parse
-
-LOOK_SECONDS: Final = 1.0
-"""Between two looks at the files: they are few and small, so each look reads them."""
-SETTLE_SECONDS: Final = 0.2
-"""What changed must stay the same so long before it counts."""
-MOST_TRIES: Final = 20
-REMIND_SECONDS: Final = 600.0
-"""Between two log lines of one failure."""
 
 REMEMBERED_SECONDS: Final = 10 * 366 * 86_400
 """How long it is known that a key's change was recorded."""
@@ -118,17 +108,8 @@ def together(told: Sequence[tuple[str, tuple[SigningKey, ...]]]) -> SigningKeys:
         raise SettingsError(f"BROKER_SIGNING_KEYS: {error}: remove one of the two.") from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failing:
-    """That the keys cannot be read."""
-
-    since: float
-    """Epoch seconds."""
-    why: str
-
-
-class KeysInForce:
-    """The signing keys of one source, kept current."""
+class KeysInForce(InForce[SigningKeys, Contents | str, SettingsError]):
+    """The signing keys of one source, kept current, and what happens to them."""
 
     def __init__(
         self, source: Source, *, clock: Callable[[], float], record: Callable[[Attempt], Awaitable[None]]
@@ -143,68 +124,26 @@ class KeysInForce:
             SettingsError
         """
         self._source = source
-        self._clock = clock
         self._record = record
-        self._contents = source.contents()
-        self.current = together(parse_each(self._contents))
-        """Swapped as a whole: whoever asks twice for one token asks once."""
+        self._parsed: tuple[Contents, SigningKeys] | None = None
+        """What was parsed last, and what it says."""
+        super().__init__("signing keys", SettingsError, clock)
         # Of a key that says nothing nobody knows whether it is new: it is no change that a broker starts with it.
         standings = self.current.standings(clock())
         self._known: dict[str, Standing] = {
             key.id: standings[key.id] for key in self.current.keys if key.signs_from == SINCE_EVER
         }
         self._unrecorded: list[Attempt] = []
-        self._asked = asyncio.Event()
-        self.failing: Failing | None = None
-        """None while the keys are those of the files."""
-        self._told_at = 0.0
-
-    def read_again(self) -> None:
-        """Has them read soon, and says in the log how that went: what SIGHUP asks for."""
-        self._asked.set()
 
     async def keep_current(self) -> None:
         """Looks after the files, and notes what happens to keys, for as long as it runs."""
         await self.note_changes()
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._asked.wait()
-            except TimeoutError:
-                await self.refresh()
-            else:
-                self._asked.clear()
-                await self.refresh(anew=True)
+        await super().keep_current()
 
     async def refresh(self, *, anew: bool = False) -> None:
-        """Looks once, and takes up what changed.
-
-        Args:
-            anew: Say in the log how that went.
-        """
-        try:
-            contents = await asyncio.to_thread(self._read)
-            loaded = self.current if contents == self._contents else together(parse_each(contents))
-        except SettingsError as error:
-            self._keep_the_last(str(error), anew=anew)
-        except Exception as error:  # noqa: BLE001 - whatever it is, tokens are signed and verified
-            logger().error("signing keys could not be read: a bug of the broker", exc_info=error)
-            self._keep_the_last("the broker has a bug: report its log", anew=anew)
-        else:
-            news = loaded is not self.current
-            if news:
-                self._warn_of_late_ones(loaded)
-            self._contents, self.current = contents, loaded
-            if news or self.failing or anew:
-                self.tell("reloaded" if news else "unchanged")
-            self.failing = None
+        """Looks once, takes up what changed, and notes what happened to keys."""
+        await super().refresh(anew=anew)
         await self.note_changes()
-
-    def tell(self, what: str) -> None:
-        """Logs which keys are in force."""
-        standings = self.current.standings(self._clock())
-        shown = {kind: [id_ for id_, one in standings.items() if one == kind] for kind in ("announced", "retiring")}
-        logger().info(f"signing keys {what}", signing=self.current.signing_at(self._clock()).id, **shown)
 
     async def note_changes(self) -> None:
         """Logs, and has recorded, what happened to keys since this was asked last; time alone makes them begin."""
@@ -223,41 +162,40 @@ class KeysInForce:
                 return  # the next look tries again
             del self._unrecorded[0]
 
-    def _read(self) -> Contents:
-        """What is there, and stays. Raises SettingsError."""
-        seen = self._look()
-        for _ in range(MOST_TRIES):
-            if seen == self._contents:
-                break
-            time.sleep(SETTLE_SECONDS)
-            before, seen = seen, self._look()
-            if seen == before:
-                break
-        else:
-            raise SettingsError("BROKER_SIGNING_KEYS: it changes faster than it can be read")
-        if isinstance(seen, str):
-            raise SettingsError(seen)
-        return seen
-
-    def _look(self) -> Contents | str:
+    def _look(self) -> Look[Contents | str]:
         """What is there, or why that cannot be told."""
         try:
-            return self._source.contents()
+            return Look(seen=self._source.contents())
         except SettingsError as error:
-            return str(error)
+            return Look(seen=str(error))
 
-    def _keep_the_last(self, why: str, *, anew: bool) -> None:
+    def _load(self, seen: Contents | str) -> SigningKeys:
+        if isinstance(seen, str):
+            raise SettingsError(seen)
+        if self._parsed is None or self._parsed[0] != seen:
+            self._parsed = seen, together(parse_each(seen))
+        return self._parsed[1]
+
+    def _take_up(self, loaded: SigningKeys) -> None:
+        self._warn_of_late_ones(loaded)
+        super()._take_up(loaded)
+
+    def _keep_the_last(self, failing: Failing[SettingsError], now: float) -> tuple[str, Mapping[str, object]]:
+        del failing  # however long it lasts
+        event = "signing keys not reloaded: the last good ones sign and verify"
+        return event, {"signing": self.current.signing_at(now).id}
+
+    def _explained(self, error: SettingsError) -> str:
+        return str(error)
+
+    def _summary(self) -> Mapping[str, object]:
         now = self._clock()
-        before = self.failing
-        self.failing = Failing(since=now if before is None else before.since, why=why)
-        if anew or before is None or before.why != why or now - self._told_at >= REMIND_SECONDS:
-            self._told_at = now
-            logger().error(
-                "signing keys not reloaded: the last good ones sign and verify",
-                signing=self.current.signing_at(now).id,
-                failing_seconds=round(now - self.failing.since),
-                explained=why,
-            )
+        standings = self.current.standings(now)
+        shown = {kind: [id_ for id_, one in standings.items() if one == kind] for kind in ("announced", "retiring")}
+        return {"signing": self.current.signing_at(now).id, **shown}
+
+    def _mistake(self, what: str, remedy: str) -> SettingsError:
+        return SettingsError(f"BROKER_SIGNING_KEYS: it {what}. {remedy}")
 
     def _warn_of_late_ones(self, loaded: SigningKeys) -> None:
         """Of a key that signs at once when it is seen, other replicas had no time to learn."""

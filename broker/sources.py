@@ -27,7 +27,7 @@ from typing import Final
 
 from broker import refusals
 from broker.addresses import Source
-from broker.audit import Attempt, Record, new_attempt_id
+from broker.audit import MOST_CONSIDERED, Attempt, Record, new_attempt_id
 from broker.state import Limit, OverLimit, State
 
 HOLD_SECONDS: Final = 10
@@ -110,7 +110,7 @@ class Sources:
             RateLimited: too many of its source wait for the answer that they are refused.
         """
         if self._judged[source.name] >= MOST_JUDGED and not source.stands_for_many:
-            self._note(source.name, "", refusals.RateLimited.code)
+            self._note(source.name, ("",), refusals.RateLimited.code)
             await self._pause()
             raise refusals.RateLimited(
                 f"too many requests of {source.name} are being refused to look at another one",
@@ -134,7 +134,7 @@ class Sources:
             self._publish_record(attempt, record)
             return
         name = attempt.source.name
-        self._note(name, attempt.concerns, refusal.code)
+        self._note(name, attempt.concerned, refusal.code)
         self._judged[name] += 1
         try:
             await self._pause()
@@ -204,12 +204,13 @@ class Sources:
         if len(self._held) > MOST_HELD:
             self._held.popitem(last=False)
 
-    def _note(self, name: str, organization: str, code: str) -> None:
+    def _note(self, name: str, concerned: Sequence[str], code: str) -> None:
         self.unrecorded += 1
-        key = (name, organization)
-        if key not in self._untold and len(self._untold) >= MOST_UNTOLD:
-            key = EVERYBODY
-        self._untold.setdefault(key, _Untold(self._clock())).codes[code] += 1
+        for organization in concerned[:MOST_CONSIDERED]:
+            key = (name, organization)
+            if key not in self._untold and len(self._untold) >= MOST_UNTOLD:
+                key = EVERYBODY
+            self._untold.setdefault(key, _Untold(self._clock())).codes[code] += 1
 
     async def _pause(self) -> None:
         """Keeps whoever is refused waiting; the client may be gone, and its next connection waits as well."""

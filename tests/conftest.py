@@ -31,6 +31,15 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files in force are looked at all the time, and need not hold still for long."""
+    from broker import in_force  # noqa: PLC0415 - see above
+
+    monkeypatch.setattr(in_force, "SETTLE_SECONDS", 0.001)
+    monkeypatch.setattr(in_force, "LOOK_SECONDS", 0.02)
+
+
 @pytest.fixture(scope="session", name="devpi")
 def _devpi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Devpi]:
     """One devpi for all tests of a process: it takes seconds to start, an index of one's own is made at once."""

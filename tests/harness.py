@@ -69,6 +69,28 @@ publishers:
 """
 
 
+def cuckoo(organization: str) -> str:
+    """The file of an organization that binds acme's own repository, and counts acme's people as its members.
+
+    It ends with its publishers, so that more can follow.
+    """
+    return f"""\
+organization: {organization}
+namespaces: [{organization}]
+members:
+  alice: {{role: owner, github: "1001", gitlab: "77"}}
+publishers:
+  cuckoo:
+    issuer: github
+    repository: acme-corp/widgets
+    repository_id: "424242424"
+    repository_owner_id: "65600975"
+    workflow: release.yml
+    environment: pypi
+    projects: [{organization}-egg]
+"""
+
+
 @dataclass(slots=True)
 class Clock:
     """A clock that tests move."""

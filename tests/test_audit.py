@@ -271,6 +271,64 @@ def test_a_read_belongs_to_the_organization_whose_project_is_read() -> None:
         assert attempt(grant=grant, kind="download", project=project).record().organization == whose
 
 
+def test_what_was_allowed_is_told_to_each_organization_that_earned_it() -> None:
+    who = identity()
+    zenith = organization("zenith", publishers=(publisher(organization="zenith", to=("zenith-x", "zenith-a")),))
+    rules = policies(organization("acme"), zenith)
+    first = attempt(grant=granted(rules, who), considered=considered(rules, who), token_id="jti-1").record()
+    (other,) = first.others
+    assert (first.organization, other.organization, other.others) == ("acme", "zenith", ())
+    assert (other.attempt, other.at) == (first.attempt, first.at)
+    told, others = json.loads(first.body), json.loads(other.body)
+    assert (told.pop("organization"), others.pop("organization")) == ("acme", "zenith")
+    assert (told.pop("projects"), others.pop("projects")) == (["acme-widgets"], ["zenith-a", "zenith-x"])
+    assert told == others
+    assert (told["shared_with"], told["token_id"]) == (1, "jti-1")
+    assert told["publishers"] == ["acme/widgets-release", "zenith/widgets-release"]
+
+
+def whose(**known: Any) -> list[str]:
+    first = attempt(**known).record()
+    return [first.organization, *(one.organization for one in first.others)]
+
+
+def test_whose_an_attempt_is() -> None:
+    who, no = identity(), refusals.ReplayedToken()
+    both = policies(organization("acme"), organization("zenith"))
+    looked_at, grant = considered(both, who), granted(both, who)
+    alone = granted(policies(organization("zenith")), who)
+    assert whose(grant=grant) == ["acme", "zenith"]
+    assert whose(grant=alone, considered=looked_at) == ["zenith"], "what was looked at earned nothing"
+    assert whose(grant=alone, considered=looked_at, refusal=no) == ["zenith", "acme"]
+    assert whose(considered=looked_at, refusal=no) == ["acme", "zenith"]
+    assert whose(publishers=("bolt/a", "acme/b", "bolt/c")) == ["bolt", "acme"], "a token that is revoked"
+    assert whose(grant=grant, refusal=no, project="acme-widgets") == ["acme"]
+    assert whose(grant=grant, project="zenith-widgets") == ["acme"], "nobody's project"
+    assert whose(owner="acme", refusal=no) == ["acme"]
+    assert whose(refusal=no) == [""]
+
+
+def test_who_earned_nothing_of_what_was_refused_is_told_no_projects() -> None:
+    who, both = identity(), policies(organization("acme"), organization("zenith"))
+    grant = granted(policies(organization("acme")), who)
+    (other,) = attempt(grant=grant, considered=considered(both, who), refusal=refusals.StateForgot()).record().others
+    assert other.organization == "zenith"
+    assert "projects" not in json.loads(other.body)
+
+
+def test_of_very_many_organizations_so_many_have_a_record_and_each_of_these_says_how_many_there_are() -> None:
+    who = identity()
+    many = policies(*(organization(f"o{number:02}") for number in range(MOST_CONSIDERED + 5)))
+    for known in (
+        {"grant": granted(many, who)},
+        {"considered": considered(many, who), "refusal": refusals.StateForgot()},
+    ):
+        names = [f"o{number:02}" for number in range(MOST_CONSIDERED)]
+        assert whose(**known) == names
+        record = attempt(**known).record()
+        assert {json.loads(one.body)["shared_with"] for one in (record, *record.others)} == {MOST_CONSIDERED + 4}
+
+
 def test_of_many_publishers_one_of_each_organization_is_listed() -> None:
     many = tuple(publisher(f"p{number}", organization="aaa", to=("aaa-egg",)) for number in range(30))
     both = policies(organization("aaa", publishers=many), organization("acme"))

@@ -71,6 +71,12 @@ def written(**changes: Any) -> dict[str, Any]:
     return told
 
 
+def shared() -> dict[str, Any]:
+    """The record of an attempt that concerns several organizations."""
+    several = policies(organization(), organization("zenith"))
+    return written(project="", grant=granted(several, identity()), considered=considered(several, identity()))
+
+
 def section(title: str) -> list[str]:
     """What the first column of a section's table names."""
     text = PAGE.split(f"## {title}\n")[1].split("\n## ")[0]
@@ -85,7 +91,8 @@ def test_there_is_a_value_for_each_attribute() -> None:
 
 def test_the_page_names_each_field_that_is_written_and_no_other() -> None:
     assert len(section("Fields")) == len(set(section("Fields")))
-    assert set(section("Fields")) == written().keys()
+    assert set(section("Fields")) == written().keys() | shared().keys()
+    assert shared().keys() - written().keys() == {"shared_with"}
     assert f"`version` is {RECORD_VERSION}." in PAGE
 
 
@@ -94,7 +101,8 @@ def test_the_page_names_each_kind() -> None:
 
 
 def test_the_schema_knows_each_field_and_holds_for_what_is_written() -> None:
-    assert SCHEMA["properties"].keys() == written().keys()
+    assert SCHEMA["properties"].keys() == written().keys() | shared().keys()
+    assert list(mistakes(shared(), SCHEMA, SCHEMA)) == []
     for changes in ({}, {"refusal": None}, dict.fromkeys(("identity", "grant", "refusal", "caller"))):
         assert list(mistakes(written(**changes), SCHEMA, SCHEMA)) == []
 

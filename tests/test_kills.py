@@ -13,3 +13,4 @@ def test_what_a_broker_answered_before_it_was_killed_is_recorded_and_holds(tmp_p
     assert wrong == []
     assert told["minted_twice"] == 0
     assert told["upload_tokens"]
+    assert told["shared"]

@@ -20,7 +20,7 @@ from broker.audit import Attempt, new_attempt_id
 from broker.refusals import StateUnavailable
 from broker.sources import Sources
 from broker.state.sqlite import SQLiteState
-from tests.harness import PUBLIC_URL, Broker, Setup
+from tests.harness import PUBLIC_URL, Broker, Setup, cuckoo
 from tests.web.test_mint_refusals import check_refusal
 
 pytestmark = pytest.mark.anyio
@@ -407,19 +407,9 @@ async def test_one_organization_and_one_issuer_leave_the_others_theirs(tmp_path:
         assert (await broker.mint(broker.ci.token("gitlab"))).status_code == 200
 
 
-CUCKOO = """\
-organization: aaa
-members:
-  alice: {role: owner, github: "1001"}
-publishers:
-  cuckoo:
-    issuer: github
-    repository: acme-corp/widgets
-    repository_id: "424242424"
-    repository_owner_id: "65600975"
-    workflow: release.yml
-    environment: pypi
-    projects: [aaa-egg]
+CUCKOO = (
+    cuckoo("aaa")
+    + """\
   own:
     issuer: github
     repository: aaa/own
@@ -428,9 +418,9 @@ publishers:
     workflow: release.yml
     environment: pypi
     projects: [aaa-own]
-namespaces: [aaa]
 """
-"""Binds acme's repository beside its own, and counts acme's people as its members; comes before acme by its name."""
+)
+"""Binds acme's repository beside its own, and comes before acme by its name."""
 
 
 async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_the_same_repository(
@@ -449,8 +439,23 @@ async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_
             await recorded(broker, decision="allowed", organization="aaa"),
             await recorded(broker, decision="allowed", organization="acme"),
         )
-        assert [one["publishers"] for one in both] == [["aaa/own"], ["aaa/cuckoo", "acme/widgets-release"]]
-        assert [one["publishers"] for one in alone] == [["acme/widgets-release"]]
+        shared = ["aaa/cuckoo", "acme/widgets-release"]
+        assert [one["publishers"] for one in both] == [["aaa/own"], shared]
+        assert [one["publishers"] for one in alone] == [shared, ["acme/widgets-release"]]
+
+
+async def test_of_what_left_no_record_each_organization_is_told_that_it_concerns(tmp_path: Path) -> None:
+    setup = Setup(folder=tmp_path, settings=LIMITS)
+    setup.write()
+    (tmp_path / "policies/organizations/aaa.yaml").write_text(CUCKOO, encoding="utf-8")
+    async with setup.running() as broker, at(broker, "192.0.2.1") as bad:
+        for _ in range(6):
+            await bad.mint(broker.ci.token(actor="mallory", actor_id="6666"))
+    told = await recorded(broker, kind="limit")
+    assert [(one["organization"], one["unrecorded"]) for one in told] == [
+        ("aaa", {"unknown-actor": 2}),
+        ("acme", {"unknown-actor": 2}),
+    ]
 
 
 async def test_whoever_has_a_spent_token_uses_up_nobody_s_limit_with_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker import refusals
-from broker.records import FILTERS, LONGEST_VALUE, MOST_CONDITIONS, Query, parse, seen_by_owner
+from broker.records import FILTERS, KNOWN, LONGEST_VALUE, MOST_CONDITIONS, Query, parse, seen_by_owner
 
 
 def body(**fields: Any) -> str:
@@ -36,9 +36,18 @@ FULL = body(
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "known"),
+    [("kind", "Mint", "mint, upload, download"), ("kind", "min", "policies"), ("decision", "yes", "allowed, refused")],
+)
+def test_what_no_record_can_have_is_told_so(name: str, text: str, known: str) -> None:
+    with pytest.raises(refusals.InvalidQuery, match=known):
+        Query.parse("acme", [(name, text)])
+
+
+@pytest.mark.parametrize(
     ("name", "fitting", "others"),
     [
-        ("kind", ["mint"], ["upload", "min", "Mint"]),
+        ("kind", ["mint"], ["upload"]),
         ("decision", ["refused"], ["allowed"]),
         ("code", ["no-publisher"], ["no-publishers"]),
         ("issuer", ["github"], ["gitlab"]),
@@ -125,7 +134,7 @@ def test_fields_of_wrong_types_fit_nothing(value: object) -> None:
     for name in FILTERS:
         fields = ("publishers", "considered", "projects", "members", "identity", "caller", "project", "kind", "code")
         text = body(**dict.fromkeys(fields, value))
-        assert not Query.parse("acme", [(name, "y")]).admits("acme", text)
+        assert not Query.parse("acme", [(name, KNOWN.get(name, ["y"])[0])]).admits("acme", text)
 
 
 def test_a_record_with_lone_surrogates_is_read() -> None:
@@ -179,6 +188,20 @@ def test_an_owner_sees_nothing_of_another_organization() -> None:
         {"actor_name": "alice"},
         "no-publisher",
     )
+
+
+def test_an_owner_sees_the_own_projects_of_what_several_have_a_record_of_and_not_what_it_was_narrowed_to() -> None:
+    text = body(
+        shared_with=1,
+        publishers=["acme/release", "zenith/x"],
+        projects=["acme-widgets"],
+        narrowed_to={"project": "zenith-secret"},
+    )
+    seen, withheld = seen_by_owner("acme", text)
+    assert set(withheld) == {"publishers", "narrowed_to"}
+    told = json.loads(seen)
+    assert (told["shared_with"], told["publishers"], told["projects"]) == (1, ["acme/release"], ["acme-widgets"])
+    assert "zenith" not in seen
 
 
 # --- Against a list that is looked through one by one -----------------------------------------------------------------

@@ -81,6 +81,13 @@ def test_a_registry_without_a_credential_is_sent_an_empty_one(tmp_path: Path) ->
     assert (main.credential.username, main.credential.secret.get_secret_value()) == ("", "")
 
 
+def test_a_secret_that_comes_after_its_file_is_used(tmp_path: Path) -> None:
+    (tmp_path / "later").touch()
+    _, team = read(tmp_path, TWO.replace("team-token", "later"))
+    (tmp_path / "later").write_text("t0ken\n")
+    assert team.credential.show().header == "Bearer t0ken"
+
+
 def test_the_page_s_own_example_is_read(tmp_path: Path) -> None:
     page = Path(__file__).parent.parent / "docs" / "how-to" / "several-registries.md"
     (block,) = re.findall(r"^   ```yaml\n(.*?)^   ```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)

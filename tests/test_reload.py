@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +17,13 @@ from broker.policy.loader import Listing, Loader
 from broker.policy.model import Policies
 from broker.reload import PoliciesInForce, look
 from tests.harness import Clock
+from tests.in_force import kept_current, logged, swap, until
 from tests.policy.example import ACME, FILES, GLOBEX, INDEX, write
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_looks")]
 
 ALICE_LEFT = ACME.replace("role: owner", "role: member")
 BROKEN = ACME.replace("role: owner", "role: boss")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "SETTLE_SECONDS", 0.001)
-    monkeypatch.setattr(reload, "LOOK_SECONDS", 0.02)
 
 
 def in_force(folder: Path, clock: Callable[[], float] | None = None, hours: float = 24) -> PoliciesInForce:
@@ -40,11 +32,6 @@ def in_force(folder: Path, clock: Callable[[], float] | None = None, hours: floa
     return PoliciesInForce(
         folder, allow_loopback_issuers=False, stale_after_seconds=hours * 3600, clock=clock or Clock()
     )
-
-
-def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """What was logged since this was asked last."""
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
 # --- Ways to change files --------------------------------------------------------------------------------------------
@@ -99,13 +86,6 @@ async def test_a_changed_folder_is_taken_up(
     assert (line["event"], line["level"]) == ("policies reloaded", "info")
     assert line["generation"] == policies.current.generation
     assert line["organizations"] == len(policies.current.organizations)
-
-
-def swap(link: Path, target: str) -> None:
-    """Leads a link elsewhere in one step, as kubelet and git-sync do."""
-    new = link.with_name("..data_tmp")
-    new.symlink_to(target)
-    new.rename(link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +158,7 @@ async def test_a_folder_that_is_moved_out_is_not_followed(tmp_path: Path) -> Non
     (tmp_path / "policies" / "organizations").symlink_to("../elsewhere")
     await policies.refresh()
     assert policies.failing is not None
-    assert {error.what for error in policies.failing.errors.errors} == {"leads out of the folder of policies"}
+    assert {error.what for error in policies.failing.error.errors} == {"leads out of the folder of policies"}
 
 
 # --- What is young, vanishes, or does not hold still -----------------------------------------------------------------
@@ -238,23 +218,6 @@ async def test_what_is_swapped_while_it_is_read_is_read_again(tmp_path: Path, mo
     assert policies.failing is None
     assert policies.current == load(tmp_path / "c")
     assert len(loads) == 4
-
-
-async def test_what_never_holds_still_is_not_taken_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    policies = in_force(write(tmp_path))
-    before = policies.current.generation
-
-    def go_on_writing(times: int) -> None:
-        (tmp_path / "index.yaml").write_text(INDEX + times * "#")
-
-    watch_loads(monkeypatch, go_on_writing)
-    policies._loader = policies._new_loader()
-    go_on_writing(1)
-    await policies.refresh()
-    assert policies.current.generation == before
-    assert "changes faster than it can be read" in logged(capsys)[-1]["explained"]
 
 
 # --- What cannot be loaded -------------------------------------------------------------------------------------------
@@ -330,7 +293,6 @@ async def test_a_bug_while_loading_is_a_failure_like_another(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(reload, "SETTLE_SECONDS", 0.001)
         watch_loads(patched, fail)
         policies._loader = policies._new_loader()
         write(tmp_path, {"organizations/acme.yaml": ALICE_LEFT})
@@ -347,39 +309,10 @@ async def test_a_bug_while_loading_is_a_failure_like_another(
 # --- While it runs ---------------------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def kept_current(policies: PoliciesInForce) -> AsyncIterator[None]:
-    """As the application does."""
-    task = asyncio.create_task(policies.keep_current())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        for _ in iter(happened, True):
-            await asyncio.sleep(0.005)
-
-
-async def test_changes_are_found_without_anybody_asking(tmp_path: Path) -> None:
-    policies = in_force(write(tmp_path))
-    async with kept_current(policies):
-        write(tmp_path, {"organizations/acme.yaml": ALICE_LEFT})
-        await until(lambda: policies.current.organizations["acme"].members["alice"].role == "member")
-        write(tmp_path, {"organizations/acme.yaml": BROKEN})
-        await until(lambda: policies.failing is not None)
-        write(tmp_path)
-        await until(lambda: policies.failing is None)
-        assert policies.current == load(tmp_path)
-
-
 async def test_who_asks_is_answered_in_the_log_and_every_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(reload, "LOOK_SECONDS", 3600.0)
+    monkeypatch.setattr("broker.in_force.LOOK_SECONDS", 3600.0)
     monkeypatch.setattr(reload, "YOUNG_SECONDS", -1.0)
     loads = watch_loads(monkeypatch)
     policies = in_force(write(tmp_path))
@@ -399,9 +332,3 @@ async def test_who_asks_is_answered_in_the_log_and_every_file_is_read(
             lines.clear()
             policies.read_again()
             await until(lambda: told("policies not reloaded: the last good ones decide"))
-
-
-async def test_looks_at_many_files_are_further_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reload, "LOOKS_SHARE", 1e-9)
-    policies = in_force(write(tmp_path))
-    assert policies._pause_seconds > 1000

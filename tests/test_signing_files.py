@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from pydantic import SecretStr
 
 from broker import logs, signing_files
 from broker.audit import Attempt
+from broker.in_force import REMIND_SECONDS
 from broker.refusals import StateUnavailable
 from broker.settings import SettingsError
 from broker.signing import KEPT_SECONDS, SINCE_EVER, SigningKey, moment
@@ -22,18 +21,12 @@ from broker.signing_files import REMEMBERED_SECONDS, KeysInForce, Source, attemp
 from broker.state.once import record_once
 from broker.state.opening import open_state
 from tests.harness import Clock, Setup, state_url
-from tests.test_reload import swap
+from tests.in_force import logged, swap
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("quick_looks")]
 
 FIRST, SECOND, THIRD = SigningKey.new(), SigningKey.new(), SigningKey.new()
 KEYS = {FIRST.id: "first", SECOND.id: "second", THIRD.id: "third"}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing_files, "SETTLE_SECONDS", 0.001)
-    monkeypatch.setattr(signing_files, "LOOK_SECONDS", 0.02)
 
 
 def put(path: Path, *keys: SigningKey) -> Path:
@@ -70,11 +63,6 @@ def ids(keys: KeysInForce) -> list[str]:
     return [KEYS.get(key.id, key.id) for key in keys.current.keys]
 
 
-def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """What was logged since this was asked last."""
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-
 # --- Where they are --------------------------------------------------------------------------------------------------
 
 
@@ -85,6 +73,8 @@ async def test_a_key_that_comes_and_one_that_goes_are_taken_up(
     keys = in_force(tmp_path / "keys")
     await keys.refresh()
     assert (ids(keys), logged(capsys)) == (["first"], [])
+    await keys.refresh(anew=True)
+    assert [line["event"] for line in logged(capsys)] == ["signing keys unchanged"]
     put(tmp_path / "keys" / "2.pem", SigningKey(id=SECOND.id, private=SECOND.private, signs_from=4e9))
     await keys.refresh()
     assert ids(keys) == ["first", "second"]
@@ -215,10 +205,10 @@ async def test_what_is_broken_leaves_the_last_good_keys_and_says_so_once(
     assert line["event"] == "signing keys not reloaded: the last good ones sign and verify"
     assert why in line["explained"]
     assert "PRIVATE" not in line["explained"]
-    clock.ahead_seconds = signing_files.REMIND_SECONDS + 1
+    clock.ahead_seconds = REMIND_SECONDS + 1
     await keys.refresh()
     [line] = logged(capsys)
-    assert line["failing_seconds"] >= signing_files.REMIND_SECONDS
+    assert line["failing_seconds"] >= REMIND_SECONDS
     await keys.refresh(anew=True)
     assert len(logged(capsys)) == 1, "whoever asks by SIGHUP is told"
     empty(tmp_path)
@@ -226,15 +216,6 @@ async def test_what_is_broken_leaves_the_last_good_keys_and_says_so_once(
     await keys.refresh()
     assert keys.failing is None
     assert [line["event"] for line in logged(capsys)] == ["signing keys unchanged"]
-
-
-async def test_another_mistake_is_told_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    put(tmp_path / "1.pem", FIRST)
-    keys = in_force(tmp_path)
-    for breaks in (twice, misspelt):
-        breaks(tmp_path)
-        await keys.refresh()
-    assert [line["failing_seconds"] for line in logged(capsys)] == [0, 0]
 
 
 async def test_a_bug_leaves_the_last_good_keys_too(
@@ -252,28 +233,6 @@ async def test_a_bug_leaves_the_last_good_keys_too(
     assert ids(keys) == ["first"]
     assert logged(capsys)[0]["event"] == "signing keys could not be read: a bug of the broker"
     assert keys.failing is not None
-
-
-async def test_what_never_holds_still_is_not_taken_up(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path / "1.pem", FIRST)
-    keys = in_force(tmp_path)
-    monkeypatch.setattr(time, "sleep", lambda _: put(tmp_path / "1.pem", SigningKey.new()))
-    put(tmp_path / "1.pem", SECOND)
-    await keys.refresh()
-    assert ids(keys) == ["first"]
-    assert "changes faster than it can be read" in logged(capsys)[-1]["explained"]
-
-
-async def test_what_is_half_written_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put(tmp_path / "1.pem", FIRST)
-    keys = in_force(tmp_path)
-    torn(tmp_path)
-    monkeypatch.setattr(time, "sleep", lambda _: put(tmp_path / "1.pem", SECOND))
-    await keys.refresh()
-    assert ids(keys) == ["second"]
-    assert keys.failing is None
 
 
 # --- What happens to keys --------------------------------------------------------------------------------------------
@@ -367,52 +326,10 @@ async def test_of_many_replicas_one_records_a_change(tmp_path: Path) -> None:
 # --- While a broker runs ---------------------------------------------------------------------------------------------
 
 
-@contextlib.asynccontextmanager
-async def kept_current(keys: KeysInForce) -> AsyncIterator[None]:
-    task = asyncio.create_task(keys.keep_current())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for is a file, or a line in the log
-            await asyncio.sleep(0.01)
-
-
 async def comes(ask: Callable[[], Awaitable[object]], wanted: object) -> None:
     async with asyncio.timeout(20):
         while await ask() != wanted:  # noqa: ASYNC110 - a running broker is asked
             await asyncio.sleep(0.02)
-
-
-async def test_files_are_looked_at_without_being_asked(tmp_path: Path) -> None:
-    put(tmp_path / "1.pem", FIRST)
-    keys = in_force(tmp_path)
-    async with kept_current(keys):
-        put(tmp_path / "2.pem", SECOND)
-        await until(lambda: ids(keys) == ["first", "second"])
-
-
-async def test_a_hangup_has_them_read_at_once_and_says_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(signing_files, "LOOK_SECONDS", 3600)
-    put(tmp_path / "1.pem", FIRST)
-    keys = in_force(tmp_path)
-    async with kept_current(keys):
-        keys.read_again()
-        lines: list[dict[str, Any]] = []
-        while not lines:
-            await asyncio.sleep(0.01)
-            lines = logged(capsys)
-        assert lines[0]["event"] == "signing keys unchanged"
-        put(tmp_path / "2.pem", SECOND)
-        keys.read_again()
-        await until(lambda: ids(keys) == ["first", "second"])
 
 
 async def test_every_use_of_a_running_broker_sees_the_new_set_at_once(tmp_path: Path) -> None:

@@ -30,13 +30,12 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from broker import settings_file
 from broker.alerts.kinds import BY_CODE, Alert
-from broker.gateway.credential import SecretFile
-from broker.policy import document
-from broker.policy.errors import Findings, Place, shown, shown_path
+from broker.policy.errors import Place, shown
 from broker.policy.shapes import Duration, Entry, Name, Shape
-from broker.policy.validation import validate
-from broker.settings import PREFIX, SettingsError, reason
+from broker.settings import PREFIX
+from broker.settings_file import SettingsFile
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - what secrets begin with
 SECRET_BYTES: Final = range(24, 65)
@@ -192,40 +191,30 @@ def read(path: Path, *, allow_loopback: bool) -> tuple[Receiver, ...]:
     Raises:
         SettingsError: with one line for each mistake.
     """
-    findings = Findings(file=path.name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"BROKER_ALERTS: {shown_path(path)} cannot be read ({reason(error)}).") from error
-    value = document.read(content, findings)
-    shape = None if value is None else validate(_FileShape, value, (), findings)
-    reader = _Reader(path.parent, findings, allow_loopback)
-    entries = {} if shape is None else shape.receivers
-    found = [one for name, entry in entries.items() if (one := reader.receiver(name, entry)) is not None]
-    if findings.errors:
-        folder = shown_path(path.parent)
-        lines = (f"BROKER_ALERTS: {folder}/{error}. {error.remedy}" for error in sorted(findings.errors))
-        raise SettingsError("\n".join(lines))
-    return tuple(found)
+
+    def meant(shape: _FileShape, file: SettingsFile) -> tuple[Receiver, ...]:
+        reader = _Reader(file, allow_loopback)
+        entries = shape.receivers.items()
+        return tuple(one for name, entry in entries if (one := reader.receiver(name, entry)) is not None)
+
+    return settings_file.read("BROKER_ALERTS", path, _FileShape, meant)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
     """Makes receivers of a file's entries."""
 
-    folder: Path
-    """The file's: the files that it names are found from there."""
-    findings: Findings
+    file: SettingsFile
     allow_loopback: bool
 
     def receiver(self, name: str, entry: Entry) -> Receiver | None:
         """One receiver; None where its fields cannot be meant."""
         place = ("receivers", name)
-        shape = validate(ReceiverShape, entry, place, self.findings)
+        shape = self.file.shaped(ReceiverShape, entry, place)
         if shape is None:
             return None
         if not shape.organizations and not shape.index:
-            self.findings.add(place, "is told of nothing", "Write `organizations`, or `index: true`, or both.")
+            self.file.add(place, "is told of nothing", "Write `organizations`, or `index: true`, or both.")
         return Receiver(
             name=name,
             kind=shape.kind,
@@ -242,12 +231,12 @@ class _Reader:
         fields = ("url", "url_file", "url_environment")
         told = [name for name in fields if getattr(shape, name) is not None]
         if len(told) != 1:
-            self.findings.add(place, f"has {len(told) or 'none'} of {', '.join(fields)}", "Write one of them.")
+            self.file.add(place, f"has {len(told) or 'none'} of {', '.join(fields)}", "Write one of them.")
             return SecretStr("")
         if shape.url is not None:
             found: SecretStr | None = SecretStr(shape.url)
         elif shape.url_file is not None:
-            found = self._file((*place, "url_file"), shape.url_file)
+            found = self.file.secret((*place, "url_file"), shape.url_file)
         else:
             found = self._environment((*place, "url_environment"), shape.url_environment or "")
         if found is None:
@@ -255,19 +244,19 @@ class _Reader:
         try:
             usable_url(found.get_secret_value(), allow_loopback=self.allow_loopback)
         except ValueError as error:
-            self.findings.add((*place, told[0]), "is no receiver's URL", f"W{str(error)[1:]}.")
+            self.file.add((*place, told[0]), "is no receiver's URL", f"W{str(error)[1:]}.")
         return found
 
     def _secrets(self, shape: ReceiverShape, place: Place) -> tuple[SecretStr, ...]:
         named = len(shape.secret_files) + len(shape.secret_environment)
         if shape.kind == "slack" and named:
-            self.findings.add(place, "has secrets, and nothing in a chat compares signatures", "Remove them.")
+            self.file.add(place, "has secrets, and nothing in a chat compares signatures", "Remove them.")
         elif shape.kind == "standard" and not 0 < named <= MOST_SECRETS:
             what = "has no secret" if not named else f"has more than {MOST_SECRETS} secrets"
             remedy = f"Write 1 to {MOST_SECRETS} `secret_files` or `secret_environment`: alerts are signed with them."
-            self.findings.add(place, what, remedy)
+            self.file.add(place, what, remedy)
         files = (
-            ((*place, "secret_files", at), self._file((*place, "secret_files", at), one))
+            ((*place, "secret_files", at), self.file.secret((*place, "secret_files", at), one))
             for at, one in enumerate(shape.secret_files)
         )
         variables = (
@@ -284,21 +273,13 @@ class _Reader:
                 signing_key(secret.get_secret_value())
             except ValueError as error:
                 what, _, remedy = str(error).partition("; ")
-                self.findings.add(place, f"names no secret: {what}", f"{remedy[0].upper()}{remedy[1:]}.")
+                self.file.add(place, f"names no secret: {what}", f"{remedy[0].upper()}{remedy[1:]}.")
             else:
                 yield secret
-
-    def _file(self, place: Place, path: str) -> SecretStr | None:
-        try:
-            return SecretFile(self.folder / path)
-        except (OSError, ValueError) as error:
-            what = f"names a file that cannot be read ({reason(error)})"
-            self.findings.add(place, what, "Name one that the broker's user may read.")
-        return None
 
     def _environment(self, place: Place, name: str) -> SecretStr | None:
         try:
             return VariableSecret(name)
         except ValueError as error:
-            self.findings.add(place, f"names a variable that {error}", "Set it where the broker is started.")
+            self.file.add(place, f"names a variable that {error}", "Set it where the broker is started.")
         return None

@@ -203,7 +203,18 @@ def signs(body: str) -> tuple[float, tuple[Sign, ...]]:
     """
     record = json.loads(body)
     at = datetime.fromisoformat(record["at"]).timestamp()
+    if record.get("shared_with") and not _is_first(record):
+        return at, ()
     return at, (*_of_kind(record, at), *_of_refusal(record, at), *_of_use(record, at))
+
+
+def _is_first(record: Mapping[str, Any]) -> bool:
+    """Whether it is the first of the records that several organizations have of one attempt.
+
+    That one shows what all of them hear; from the others, each would hear it once more, and the operator too.
+    """
+    named = [*record.get("publishers", ()), *record.get("considered", ())]
+    return "".join(named[:1]).startswith(f"{record['organization']}/")
 
 
 def _of_kind(record: Mapping[str, Any], at: float) -> Iterator[Sign]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from broker.alerts.kinds import TEST, Alert
 from broker.alerts.receivers import Receiver, read
 from broker.alerts.webhooks import DeliveryError, Webhooks
-from broker.app import USER_AGENT, webhook_transport
+from broker.app import USER_AGENT
 from broker.cli.state import add_option, loopback_allowed, work_on_state
+from broker.outgoing import webhook_transport
 from broker.settings import SettingsError
 from broker.state import AlertToSend, State
 

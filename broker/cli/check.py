@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+from broker import registries
 from broker.cli.check_report import FORMATS, Report
 from broker.policy.cases import read_cases
-from broker.policy.errors import PolicyErrors
+from broker.policy.errors import PolicyError, PolicyErrors, shown_path
 from broker.policy.files import load
 from broker.policy.sources import read_sources
 from broker.policy.trials import try_case
@@ -28,6 +30,13 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "with --strict a warning; 2 wrong usage.",
     )
     parser.add_argument("folder", metavar="DIR", type=Path, help="the folder with index.yaml and organizations/")
+    parser.add_argument(
+        "--registries",
+        metavar="FILE",
+        type=Path,
+        help="check this file (BROKER_REGISTRIES) too, and warn of organizations in it that the policies do not have; "
+        "no secret that it names is read",
+    )
     parser.add_argument(
         "--format",
         choices=sorted(FORMATS),
@@ -68,13 +77,21 @@ def run(args: argparse.Namespace, clock: Callable[[], float] = time.time) -> int
     now = clock()
     if args.today is not None:
         now = datetime(args.today.year, args.today.month, args.today.day, tzinfo=UTC).timestamp()
-    report = check(args.folder, now, allow=args.allow, allow_loopback_issuers=args.allow_loopback_issuers)
+    report = check(
+        args.folder,
+        now,
+        allow=args.allow,
+        allow_loopback_issuers=args.allow_loopback_issuers,
+        registries_file=args.registries,
+    )
     failed = report.failed or (args.strict and bool(report.warnings))
     print(FORMATS[args.format](report, ok=not failed))
     return 1 if failed else 0
 
 
-def check(folder: Path, now: float, *, allow: list[str], allow_loopback_issuers: bool) -> Report:
+def check(
+    folder: Path, now: float, *, allow: list[str], allow_loopback_issuers: bool, registries_file: Path | None = None
+) -> Report:
     """All that can be said of a folder.
 
     Args:
@@ -89,10 +106,16 @@ def check(folder: Path, now: float, *, allow: list[str], allow_loopback_issuers:
     cases, in_cases = read_cases(folder, policies)
     tried = [try_case(policies, case, now) for case in cases]
     warnings = find_warnings(policies, read_sources(folder), datetime.fromtimestamp(now, UTC).date())
+    in_registries: list[PolicyError] = []
+    if registries_file is not None:
+        file = shown_path(os.path.relpath(registries_file, folder))
+        in_registries, unknown = registries.check(registries_file, file, policies.organizations)
+        warnings = (*warnings, *unknown)
     return Report(
         folder=folder,
         policies=policies,
         case_errors=in_cases,
+        registry_errors=tuple(in_registries),
         warnings=tuple(one for one in warnings if one.code not in allow),
         tried=len(tried),
         failures=tuple(sorted(one for one in tried if one is not None)),

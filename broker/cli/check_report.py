@@ -29,6 +29,8 @@ class Report:
     """Why they do not load."""
     case_errors: tuple[PolicyError, ...] = ()
     """Mistakes in files of test cases."""
+    registry_errors: tuple[PolicyError, ...] = ()
+    """Mistakes in the registries' file."""
     warnings: tuple[PolicyWarning, ...] = ()
     tried: int = 0
     failures: tuple[Failure, ...] = ()
@@ -36,7 +38,12 @@ class Report:
     @property
     def failed(self) -> bool:
         """Whether anything is wrong, warnings apart."""
-        return bool(self.errors or self.case_errors or self.failures)
+        return bool(self.mistakes or self.failures)
+
+    @property
+    def mistakes(self) -> tuple[PolicyError, ...]:
+        """In all files."""
+        return (*self.errors, *self.case_errors, *self.registry_errors)
 
     @property
     def publishers(self) -> int:
@@ -56,6 +63,8 @@ class Report:
         if self.case_errors and not self.errors:
             files = counted(len({error.file for error in self.case_errors}), "file")
             lines.append(f"{counted(len(self.case_errors), 'mistake')} in {files} of test cases: not tried.")
+        if self.registry_errors:
+            lines.append(f"{counted(len(self.registry_errors), 'mistake')} in the registries' file.")
         if self.failures:
             lines.append(f"cases FAILED: {len(self.failures)} of {self.tried}")
         elif self.tried:
@@ -83,7 +92,12 @@ def as_text(report: Report, *, ok: bool) -> str:
     del ok
     folder = shown_path(report.folder)
     lines = [f"{folder}/{one.file}:{one.line}: {one.path}: {one.what}\n    {one.remedy}" for one in report.failures]
-    lines += [f"{folder}/{one}\n    {one.remedy}" for one in report.warnings]
+    found: tuple[_Found, ...] = (*report.warnings, *report.registry_errors)
+    for one in found:
+        # From the folder, the registries' file is `../registries.yaml`; people are told where it is.
+        elsewhere = one.file.startswith("..")
+        where = shown_path(os.path.normpath(report.folder / one.file)) if elsewhere else f"{folder}/{one.file}"
+        lines.append(f"{where}{str(one).removeprefix(one.file)}\n    {one.remedy}")
     mistakes = PolicyErrors(report.folder, (*report.errors, *report.case_errors))
     if report.errors:
         lines.append(mistakes.explained())
@@ -106,7 +120,7 @@ def as_json(report: Report, *, ok: bool) -> str:
             "generation": None if report.policies is None else report.policies.generation,
             "organizations": 0 if report.policies is None else len(report.policies.organizations),
             "publishers": report.publishers,
-            "errors": listed((*report.errors, *report.case_errors)),
+            "errors": listed(report.mistakes),
             "warnings": listed(report.warnings),
             "cases": {"passed": report.tried - len(report.failures), "failed": listed(report.failures)},
         },
@@ -121,13 +135,11 @@ def as_github(report: Report, *, ok: bool) -> str:
     escaped, as actions/toolkit does.
     """
     del ok
-    lines = [
-        _annotation("error", report.folder, one, "Policy mistake") for one in (*report.errors, *report.case_errors)
-    ]
+    lines = [_annotation("error", report.folder, one, "Policy mistake") for one in report.mistakes]
     lines += [_annotation("error", report.folder, one, f"Test case: {shown(one.case)}") for one in report.failures]
     lines += [_annotation("warning", report.folder, one, f"Weak policy: {one.code}") for one in report.warnings]
     if report.errors:
-        lines.append(f"{counted(len(report.errors) + len(report.case_errors), 'mistake')}: the policies do not load.")
+        lines.append(f"{counted(len(report.mistakes), 'mistake')}: the policies do not load.")
     return "\n".join([*lines, *report.summary()])
 
 

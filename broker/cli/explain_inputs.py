@@ -163,7 +163,7 @@ async def _recorded(attempt: str, url: str, policies: Policies) -> tuple[dict[st
         raise ValueError(f"there is no state at {sqlite_file(url)}: name it by --state or BROKER_STATE_URL")
     state = open_state(url, retention_days=REMOVES_NOTHING)
     try:
-        found = (json.loads(body) for body in reversed(await state.records(MOST_RECORDS)) if attempt in body)
+        found = (json.loads(body) for body in await state.records(MOST_RECORDS) if attempt in body)
         record = next((one for one in found if one.get("attempt") == attempt), None)
         if record is None:
             raise ValueError(f"there is no attempt {shown(attempt)} among the newest {MOST_RECORDS} records")

@@ -23,7 +23,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from broker import settings
-from broker.app import MOST_READERS, create_app
+from broker.app import create_app
+from broker.indexes import MOST_READERS
 from broker.leaving import Leaving, turn_away
 from broker.logs import logger
 from broker.policy.errors import PolicyErrors

@@ -15,7 +15,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import html
 import re
 import secrets
@@ -57,6 +56,9 @@ none of the three in; this makes it no matter."""
 _USER_AGENT = re.compile(r"[!-~](?:[ -~]{0,198}[!-~])?")
 
 _TAGS = re.compile(r"<(?:script|style|title)\b[^<]*|<[^<>]*>?", re.IGNORECASE)
+
+
+_NOTHING = httpx.ByteStream(b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +118,8 @@ class Registry:
             if await self._refuses_us():
                 raise refusals.RegistryCredential from error
             raise refusals.RegistryUnavailable("the registry broke the connection off, or took no more") from error
-        try:
+        async with _closing(response):
             return await self._read(response, shown)
-        finally:
-            await response.aclose()
 
     def _request(
         self, form: Form, package: Package, user_agent: str, shown: Shown, deadline: asyncio.Timeout
@@ -173,7 +173,7 @@ class Registry:
         try:
             request = self.client.build_request("GET", url, headers=headers, timeout=self._timeout())
             response = await self._head(request)
-            async with contextlib.aclosing(response):
+            async with _closing(response):
                 if response.status_code in _UNAUTHORISED:
                     raise refusals.RegistryCredential
                 if response.headers.get("content-encoding", "identity") != "identity":
@@ -247,6 +247,20 @@ class Registry:
         # Where it stands inside is nothing for a CI log. Some name it: pypiserver links to itself.
         text = text.replace(self.url, "").replace(urlsplit(self.url).netloc, "the registry")
         return "".join(letter for letter in text if letter.isprintable() or letter == "\n").strip()
+
+
+@asynccontextmanager
+async def _closing(response: httpx.Response) -> AsyncIterator[None]:
+    """Closes an answer in the end, and parts it from its stream.
+
+    In httpx each has the other, and they have the request and the connection: all of it would wait for the garbage
+    collector.
+    """
+    try:
+        yield
+    finally:
+        await response.aclose()
+        response.stream = _NOTHING
 
 
 def _in(seconds: float | None) -> float | None:

@@ -41,6 +41,8 @@ class Grant:
     """What may be uploaded to, or where reading was asked for, be read."""
     publishers: tuple[Publisher, ...]
     """Those that gave something, in a stable order; never empty."""
+    given: tuple[frozenset[Projects], ...]
+    """What each of them gave."""
     members: tuple[str, ...]
     """'acme/alice', one for each organization that gave something."""
     organizations: tuple[str, ...]
@@ -50,6 +52,11 @@ class Grant:
     def covers(self, project: str) -> bool:
         """Whether a *normalised* project name is in the grant."""
         return any(pattern.covers(project) for pattern in self.projects)
+
+    def given_by(self, organization: str) -> frozenset[Projects]:
+        """What one organization's publishers gave of it; empty where none of them gave anything."""
+        each = zip(self.publishers, self.given, strict=True)
+        return frozenset().union(*(given for publisher, given in each if publisher.organization == organization))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +169,7 @@ def grant(
     return Grant(
         projects=frozenset().union(*(projects for _, projects in granted)),
         publishers=tuple(publisher for publisher, _ in granted),
+        given=tuple(projects for _, projects in granted),
         members=tuple(f"{organization}/{member.name}" for organization, member in members.items()),
         organizations=tuple(members),
         lifetime_seconds=min(

@@ -90,6 +90,14 @@ EXPIRED: Final = Weakness(
     remedy="Remove it, or write a later day.",
 )
 
+UNKNOWN_ORGANIZATION: Final = Weakness(
+    code="unknown-organization",
+    about="The `organizations` of a registry name one that the policies do not have. Nobody uses the registry by that "
+    "name; where it is misspelt, those whom it should name are refused. Told where `--registries` names the file; "
+    "`broker serve` tells it in its log.",
+    remedy="Correct the name, or add the organization's file.",
+)
+
 WEAKNESSES: Final = (
     NO_ENVIRONMENT,
     EVERY_REF,
@@ -100,6 +108,7 @@ WEAKNESSES: Final = (
     DOWNLOAD_FOR_NOBODY,
     EXPIRES_SOON,
     EXPIRED,
+    UNKNOWN_ORGANIZATION,
 )
 
 

@@ -246,13 +246,13 @@ class Trust(BaseModel):
         if identity.issuer != self.issuer or not isinstance(identity, self.identity):
             return Mismatch(rule=_ISSUER, expected=_shown(self.issuer), actual=_shown(identity.issuer))
         for rule in self.rules:
-            expected, actual = self.stated(rule.field), identity.told(rule.of)
+            expected = self.stated(rule.field)
             asks = expected is not None or rule.always
             if rule.kind is Kind.ID and expected is None:
                 # With neither id nor `pin`, a publisher does not load; one that is here all the same fits nobody.
                 expected = pins.get(rule.field) if self.pin else None
                 asks = expected is not None or self.pin is None
-            if asks and not rule.agrees(expected, actual):
+            if asks and not rule.agrees(expected, actual := identity.told(rule.of)):
                 return Mismatch(rule=rule, expected=_shown(expected), actual=_shown(actual))
         return None
 

@@ -7,6 +7,7 @@ Both are held to one behaviour suite (`tests/state`), and to these laws:
   or a record written, and nobody was told. Such a token earns nothing; a token that two callers could spend would.
 - A settlement repeated with the same attempt id is `Settled` again and changes nothing, so that a lost answer may be
   asked for again. Ids of attempts are made by the broker and never used twice.
+- Whatever appends a record appends its `others` with it, each to the chain of its own organization: all, or none.
 - `now` is the caller's, read once for an attempt. What is kept for a time is kept at least that long.
 - Texts may hold anything, NUL and lone surrogates too, and come back as they were.
 - A store that is found empty has forgotten: it notes since when it remembers (`beginning`), and what was issued before

@@ -25,6 +25,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as NotConnectedError
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError
 
@@ -69,8 +70,12 @@ from broker.state.encoding import to_bytes, to_text
 from broker.state.redis_advice import advice
 from broker.state.redis_confirming import Operation
 from broker.state.redis_servers import MOST_CONNECTIONS, Client, Servers
+from broker.state.redis_together import MOST_UNDER_WAY, Together
 
 Argument = bytes | str | int
+
+MOST_ALONE = MOST_CONNECTIONS - MOST_UNDER_WAY
+"""Connections for what is not sent together."""
 
 _RUNS = {writes: (Operation("EVALSHA", writes=writes), Operation("EVAL", writes=writes)) for writes in (False, True)}
 _THROWERS = {by.encode(): by for by in THROWERS}
@@ -91,7 +96,9 @@ class RedisState:
         self._prefix = to_bytes(servers.prefix)
         self._retention = retention_days * 86_400_000
         self._client = Client(servers)
-        self._turns = asyncio.Semaphore(MOST_CONNECTIONS)
+        self._turns = asyncio.Semaphore(MOST_ALONE)
+        redis = self._client.redis
+        self._together = Together(redis) if isinstance(redis, Redis) else None
         self._closed = False
         self._began = False
         """Whether Redis was seen to remember."""
@@ -417,8 +424,10 @@ class RedisState:
         self._closed = True
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(DEADLINE_SECONDS):
-                for _ in range(MOST_CONNECTIONS):  # behind all who have a turn, or wait for one
+                for _ in range(MOST_ALONE):  # behind all who have a turn, or wait for one
                     await self._turns.acquire()
+                if self._together is not None:
+                    await self._together.close()
         with contextlib.suppress(RedisError, OSError):
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await self._client.close()
@@ -435,9 +444,8 @@ class RedisState:
 
     def _appending(self, record: Record) -> tuple[Argument, ...]:
         """What every script takes that appends, before its own arguments."""
-        body = to_bytes(record.body)
-        digested, genesis = chain.digest(body).hex(), chain.genesis(record.organization)
-        return self._retention, body, digested, to_bytes(record.organization), genesis
+        others = [part for one in record.others for part in _linked(one)]
+        return self._retention, *_linked(record), len(record.others), *others
 
     async def _run(
         self, script: scripts.Script, keys: Sequence[bytes], arguments: Sequence[Argument], *, repeatable: bool = True
@@ -445,14 +453,19 @@ class RedisState:
         """What a script answers; it is sent in full only to a Redis that has not seen it since its start."""
 
         by_name, in_full = _RUNS[script.writes]
+        asked = len(keys), *keys, *arguments
 
-        async def ask() -> Any:
+        async def alone() -> Any:
             try:
-                return await self._send(by_name, script.name, len(keys), *keys, *arguments)
+                return await self._send(by_name, script.name, *asked)
             except NoScriptError:
-                return await self._send(in_full, script.text, len(keys), *keys, *arguments)
+                return await self._send(in_full, script.text, *asked)
 
-        return await self._within_deadline(ask, repeatable=repeatable)
+        # What writes answers briefly; what reads may answer with a thousand records, and others would wait for them.
+        if self._together is None or not script.writes:
+            return await self._within_deadline(alone, repeatable=repeatable)
+        run, commands = self._together.run, ((by_name, script.name, *asked), (in_full, script.text, *asked))
+        return await self._within_deadline(lambda: run(*commands), repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
         """What a command answers that only reads, or may be done twice and be lost."""
@@ -462,13 +475,14 @@ class RedisState:
 
     async def _send(self, *command: Argument) -> Any:
         try:
-            return await self._client.redis.execute_command(*command)
+            async with self._turns:
+                return await self._client.redis.execute_command(*command)
         except RuntimeError as error:
             # uvloop's, for writing to a connection that the other side has just closed; asyncio has an OSError there.
             raise NotConnectedError from error
 
     async def _within_deadline(self, ask: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any:
-        """Waits for a turn and asks, once more where the connection broke and that is safe.
+        """Asks, once more where the connection broke and that is safe.
 
         Raises:
             StateUnavailable: there was no answer in time, or an error.
@@ -476,7 +490,7 @@ class RedisState:
         if self._closed:
             raise StateUnavailable
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS), self._turns:
+            async with asyncio.timeout(DEADLINE_SECONDS):
                 try:
                     return await ask()
                 except NotConnectedError:
@@ -485,6 +499,12 @@ class RedisState:
                     return await ask()
         except (RedisError, RedisClusterException, OSError) as error:
             raise StateUnavailable from error
+
+
+def _linked(record: Record) -> tuple[Argument, ...]:
+    """Body, digest, organization, and genesis of its chain."""
+    body = to_bytes(record.body)
+    return body, chain.digest(body).hex(), to_bytes(record.organization), chain.genesis(record.organization)
 
 
 def _field(subject: str, by: Thrower) -> bytes:

@@ -91,6 +91,7 @@ local function head_of(heads, organization, genesis)
   if not head then return '0', genesis, '0', genesis end
   return string.match(head, '^(%d+) (%x+) (%d+) (%x+)$')
 end
+local function records_of(records, organization) return string.sub(records, 1, -2) .. '-of:' .. organization end
 -- Takes out the oldest records, where they are over: at most so many, and never one in the middle of a chain.
 local function sweep(records, heads, retention, most)
   local now = redis.call('TIME')
@@ -100,7 +101,7 @@ local function sweep(records, heads, retention, most)
     local last, at = head_of(heads, organization, link)
     redis.call('HSET', heads, organization, table.concat({last, at, sequence, link}, ' '))
     redis.call('XDEL', records, entry[1])
-    redis.call('XDEL', string.sub(records, 1, -2) .. '-of:' .. organization, entry[1])
+    redis.call('XDEL', records_of(records, organization), entry[1])
   end
 end
 """
@@ -110,18 +111,28 @@ APPEND: Final = (
     _LINK
     + SWEEP
     + """
--- Appends a record.
+-- Appends a record, and those that are kept with it.
 -- KEYS: 1 all records, 2 the organization's, 3 the heads of all chains.
--- ARGV: 1 retention in ms, 2 body, 3 its digest, 4 organization, 5 the chain's genesis.
-local function append()
-  local sequence, before, swept, swept_link = head_of(KEYS[3], ARGV[4], ARGV[5])
-  local number, link = string.format('%.0f', sequence + 1), link_of(before, ARGV[3])
-  local fields = {'organization', ARGV[4], 'sequence', number, 'link', link, 'body', ARGV[2]}
+-- ARGV: 1 retention in ms, 2 body, 3 its digest, 4 organization, 5 the chain's genesis, 6 how many are kept with it;
+--       2 to 5 again of each. Those from 6 on are taken out here: what follows them is then numbered from 6 on.
+local others = {}
+for i = 1, tonumber(table.remove(ARGV, 6)) do
+  others[i] = {unpack(ARGV, 6, 9)}
+  for _ = 1, 4 do table.remove(ARGV, 6) end
+end
+local function append_to(key, body, digest, organization, genesis)
+  local sequence, before, swept, swept_link = head_of(KEYS[3], organization, genesis)
+  local number, link = string.format('%.0f', sequence + 1), link_of(before, digest)
+  local fields = {'organization', organization, 'sequence', number, 'link', link, 'body', body}
   local id = redis.call('XADD', KEYS[1], '*', unpack(fields))
-  redis.call('XADD', KEYS[2], id, 'of', '')
-  redis.call('HSET', KEYS[3], ARGV[4], table.concat({number, link, swept, swept_link}, ' '))
+  redis.call('XADD', key, id, 'of', '')
+  redis.call('HSET', KEYS[3], organization, table.concat({number, link, swept, swept_link}, ' '))
   -- One in 16, whichever organizations they are of, and twice as many each time: faster than anything comes.
   if string.sub(link, 1, 1) == '0' then sweep(KEYS[1], KEYS[3], ARGV[1], 32) end
+end
+local function append()
+  append_to(KEYS[2], unpack(ARGV, 2, 5))
+  for _, other in ipairs(others) do append_to(records_of(KEYS[1], other[3]), unpack(other)) end
 end
 """
 )

@@ -4,8 +4,9 @@ Redis answers before its replicas have what was written, and a failover then los
 again. A master that was cut off goes on answering, too, and knows nothing of what is revoked at its successor. So where
 the state's URL says how many replicas there are to wait for:
 
-- **Who writes, waits.** Each script that writes is followed by `WAIT`, sent along with it on the same connection: no
-  further round trip, and whoever answers the one answers the other. Too few replicas in time is an error.
+- **Who writes, waits.** A script that writes is followed by `WAIT`, sent along with it on the same connection: no
+  further round trip, and whoever answers the one answers the other. Too few replicas in time is an error. Of several
+  scripts that are sent together, one `WAIT` follows the last, and its error is theirs all.
 - **Who reads, asks a master that can write.** On a connection that has not written for `TRUSTED_SECONDS`, a read is
   preceded by a write and its `WAIT`, sent along with it. Sentinels, and a Cluster's nodes, take longer than that to
   find a master gone, so nobody else was a master before the read.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Self
 
 from redis.asyncio import SSLConnection
@@ -52,9 +53,10 @@ class Operation(str):
 
 
 class _Packed(list[bytes]):
-    """A command as it is sent, and whether it writes."""
+    """Commands as they are sent, how many, and whether one of them writes."""
 
     writes = False
+    commands = 1
 
 
 class _Confirming(Connection):
@@ -72,11 +74,14 @@ class _Confirming(Connection):
         self._wait = [*super().pack_command("WAIT", replicas, int(WAIT_SECONDS * 1000))]
         self._trusted_until = -math.inf
         self._sent_at = 0.0
-        self._answers: tuple[int, int, int] | None = None
-        """Of what was sent last: how many answers there are, which one is the command's, and which one WAIT's."""
+        self._before_own, self._own, self._after_own = 0, 0, 0
+        """Of what was sent last, answers that are still to come: of what went before the commands, the last of them a
+        WAIT's; the commands' own; and a WAIT's after them."""
+        self._alone = True
+        """Whether one command was sent: an error of its own is then all that it says."""
 
     async def _connect(self) -> None:
-        self._trusted_until, self._answers = -math.inf, None  # another server, maybe
+        self._trusted_until, self._own = -math.inf, 0  # another server, maybe
         await super()._connect()  # type: ignore[no-untyped-call] # theirs
 
     def pack_command(self, *args: Any) -> list[bytes]:
@@ -87,48 +92,72 @@ class _Confirming(Connection):
             packed.writes = args[0].writes
         return packed
 
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> list[bytes]:
+        """The same of several."""
+        listed = [tuple(command) for command in commands]
+        packed = _Packed(super().pack_commands(listed))
+        packed.commands = len(listed)
+        packed.writes = any(isinstance(command[0], Operation) and command[0].writes for command in listed)
+        return packed
+
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         """As the library's, with what goes along."""
         if not isinstance(command, _Packed):
             await super().send_packed_command(command, check_health)
             return
         sent_at = time.monotonic()
+        before: list[bytes] = []
+        after: list[bytes] = []
         if command.writes:
-            await super().send_packed_command([*command, *self._wait], check_health)
-            self._answers = (2, 0, 1)
+            after = self._wait
         elif not self.is_connected or sent_at >= self._trusted_until:
-            await super().send_packed_command([*self._before, *self._wait, *command], check_health)
-            self._answers = (3, 2, 1)
-        else:
-            await super().send_packed_command(command, check_health)
+            before = [*self._before, *self._wait]
+        await super().send_packed_command([*before, *command, *after], check_health)
+        self._before_own, self._own, self._after_own = 2 if before else 0, command.commands, 1 if after else 0
+        self._alone = command.commands == 1
         self._sent_at = sent_at
 
     async def read_response(self, *args: Any, **named: Any) -> Any:
-        """The command's own answer.
+        """The answer of the next command.
 
         Raises:
-            NotReplicatedError: replicas do not have what was written.
+            NotReplicatedError: replicas do not have what was written: by it, or by one that was sent along with it.
         """
-        if self._answers is None:
+        if not self._own:
             return await super().read_response(*args, **named)
-        (count, own, waited), self._answers = self._answers, None
-        answers: list[Any] = []
         try:
-            for _ in range(count):
-                try:
-                    answers.append(await super().read_response(*args, **named))
-                except ResponseError as error:
-                    answers.append(error)
+            confirming = [await self._answer(*args, **named) for _ in range(self._before_own)]
+            own = await self._answer(*args, **named)
+            if self._own == 1:
+                confirming += [await self._answer(*args, **named) for _ in range(self._after_own)]
+            if confirming and not (self._alone and isinstance(own, ResponseError)):
+                self._confirm(confirming)
         except BaseException:
+            self._own = 0
             await self.disconnect(nowait=True)  # or the next command would get an answer of this one
             raise
-        for answer in (answers[own], *answers):
+        self._before_own, self._own = 0, self._own - 1
+        if isinstance(own, ResponseError):
+            raise own
+        return own
+
+    async def _answer(self, *args: Any, **named: Any) -> Any:
+        try:
+            return await super().read_response(*args, **named)
+        except ResponseError as error:
+            return error
+
+    def _confirm(self, answers: Sequence[Any]) -> None:
+        """Takes answers to what was sent to confirm; the last is a WAIT's.
+
+        An error in them is not the command's, and of several that were sent together not of one alone.
+        """
+        for answer in answers:
             if isinstance(answer, ResponseError):
-                raise answer
-        if answers[waited] < self._replicas:
-            raise NotReplicatedError(f"{answers[waited]} of {self._replicas} replicas have what was written")
+                raise NotReplicatedError("Redis does not say that replicas have what was written") from answer
+        if answers[-1] < self._replicas:
+            raise NotReplicatedError(f"{answers[-1]} of {self._replicas} replicas have what was written")
         self._trusted_until = self._sent_at + TRUSTED_SECONDS
-        return answers[own]
 
 
 class _ConfirmingTLS(_Confirming, SSLConnection):

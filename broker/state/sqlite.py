@@ -81,11 +81,11 @@ class SQLiteState:
 
     async def append(self, record: Record, limits: Sequence[Limit] = (), *, now: float = 0.0) -> OverLimit | None:
         """As `State.append`."""
-        row, counted = Row.of(record), keyed(limits)
+        rows, counted = Row.all_of(record), keyed(limits)
 
         def work(cursor: sqlite3.Cursor) -> OverLimit | None:
             self._sweeper.note(record.at)
-            sqlite_records.append(cursor, [row])
+            sqlite_records.append(cursor, rows)
             return count(cursor, counted, now) if counted else None
 
         return await self._writer.do(work)
@@ -118,7 +118,7 @@ class SQLiteState:
 
     async def revoke(self, token_id: str, until: int, record: Record) -> None:
         """As `State.revoke`."""
-        key, row = to_bytes(token_id), Row.of(record)
+        key, rows = to_bytes(token_id), Row.all_of(record)
         kept_until = max(until, int(record.at) + 1) + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -128,13 +128,13 @@ class SQLiteState:
                 " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
                 (key, kept_until),
             )
-            sqlite_records.append(cursor, [row])
+            sqlite_records.append(cursor, rows)
 
         await self._writer.do(work)
 
     async def revoke_subject(self, subject: str, before: int, record: Record) -> None:
         """As `State.revoke_subject`."""
-        key, row = to_bytes(subject), Row.of(record)
+        key, rows = to_bytes(subject), Row.all_of(record)
         kept_until = max(before, int(record.at) + 1) + LONGEST_LIFETIME_SECONDS + REVOCATION_MARGIN_SECONDS
 
         def work(cursor: sqlite3.Cursor) -> None:
@@ -144,7 +144,7 @@ class SQLiteState:
                 " until = max(until, excluded.until), before = max(before, excluded.before)",
                 (key, kept_until, before),
             )
-            sqlite_records.append(cursor, [row])
+            sqlite_records.append(cursor, rows)
 
         await self._writer.do(work)
 
@@ -170,24 +170,24 @@ class SQLiteState:
     async def switch_off(self, switch: Switch, record: Record) -> None:
         """As `State.switch_off`."""
         values = (to_bytes(switch.subject), switch.by.encode(), switch.at, to_bytes(switch.reason))
-        row = Row.of(record)
+        rows = Row.all_of(record)
 
         def work(cursor: sqlite3.Cursor) -> None:
             self._sweeper.note(record.at)
             insert(cursor, f"INSERT OR REPLACE INTO switches ({_SWITCH}) VALUES", [values])
-            sqlite_records.append(cursor, [row])
+            sqlite_records.append(cursor, rows)
 
         await self._writer.do(work)
 
     async def switch_on(self, subject: str, by: Thrower, record: Record) -> bool:
         """As `State.switch_on`."""
-        key, row = (to_bytes(subject), by.encode()), Row.of(record)
+        key, rows = (to_bytes(subject), by.encode()), Row.all_of(record)
 
         def work(cursor: sqlite3.Cursor) -> bool:
             self._sweeper.note(record.at)
             found = cursor.execute("DELETE FROM switches WHERE subject = ? AND thrower = ?", key).rowcount == 1
             if found:
-                sqlite_records.append(cursor, [row])
+                sqlite_records.append(cursor, rows)
             return found
 
         return await self._writer.do(work)

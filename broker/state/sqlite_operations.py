@@ -62,8 +62,9 @@ class Operation:
 
     def finish(self) -> None:
         """Answers the caller."""
-        if self.turn is not None:
-            self.turn.finish_one()
+        turn, self.turn = self.turn, None  # each has the other: together they would wait for the garbage collector
+        if turn is not None:
+            turn.finish_one()
         if self.answer.done():
             return
         if self.error is None:

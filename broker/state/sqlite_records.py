@@ -12,6 +12,9 @@ from broker.audit import Record
 from broker.chain import Head, Kept
 from broker.state.encoding import to_bytes, to_text
 
+MOST_ROWS: Final = 1000
+"""Of one statement: SQLite takes 32,766 values in all."""
+
 _LONGEST_POSITION: Final = 18
 """Digits; SQLite's largest number has one more."""
 
@@ -35,6 +38,11 @@ class Row:
             record.at, record.organization, to_bytes(record.attempt), to_bytes(receipt), body, chain.digest(body)
         )
 
+    @classmethod
+    def all_of(cls, record: Record) -> list[Row]:
+        """Of a record, and those that are kept with it."""
+        return [cls.of(one) for one in (record, *record.others)]
+
 
 def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
     """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
@@ -46,7 +54,7 @@ def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
         organization = to_bytes(row.organization)
         values.append((row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link)))
     insert(cursor, "INSERT INTO records (at, organization, attempt, receipt, body, sequence, link) VALUES", values)
-    # With AUTOINCREMENT and the write lock held, the rows of one statement are numbered one after the other.
+    # With AUTOINCREMENT and the write lock held, rows are numbered one after the other.
     first = (cursor.lastrowid or 0) - len(rows) + 1
     heads = [
         (to_bytes(name), sequence, bytes.fromhex(link), 0, bytes.fromhex(chain.genesis(name)))
@@ -151,10 +159,12 @@ def sweep(cursor: sqlite3.Cursor, most: int, before: float) -> None:
 
 
 def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:
-    """Writes rows, at least one, with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
+    """Writes rows, at least one, `MOST_ROWS` with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
     row = f"({marks(rows[0])})"
-    values = [value for values in rows for value in values]
-    cursor.execute(f"{statement} {','.join([row] * len(rows))} {otherwise}", values)
+    for start in range(0, len(rows), MOST_ROWS):
+        some = rows[start : start + MOST_ROWS]
+        values = [value for values in some for value in values]
+        cursor.execute(f"{statement} {','.join([row] * len(some))} {otherwise}", values)
 
 
 def marks(values: Sequence[Any]) -> str:

@@ -25,7 +25,7 @@ class Settling:
         since: Since when the file remembers, if it is found empty.
     """
 
-    __slots__ = ("limits", "note", "now", "pins", "row", "settlement", "since", "spend")
+    __slots__ = ("limits", "note", "now", "others", "pins", "row", "settlement", "since", "spend")
 
     def __init__(self, settlement: Settlement, note: Callable[[float], None], since: int) -> None:
         self.settlement = settlement
@@ -36,6 +36,7 @@ class Settling:
         self.limits = keyed(settlement.limits)
         self.pins = [(to_bytes(pin.publisher), to_bytes(pin.field), to_bytes(pin.value)) for pin in settlement.pins]
         self.row = Row.of(settlement.record, settlement.receipt)
+        self.others = [Row.of(one) for one in settlement.record.others]
 
     def __call__(self, cursor: sqlite3.Cursor) -> Outcome:
         """Settles this one alone."""
@@ -93,7 +94,8 @@ class _Batch:
         if self._counted:
             insert(self._cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(self._counted.items()))
         if self._settled:
-            numbered = enumerate(self._settled, append(self._cursor, [one.row for one in self._settled]))
+            others = [row for one in self._settled for row in one.others]  # behind all that spent tokens point to
+            numbered = enumerate(self._settled, append(self._cursor, [*(one.row for one in self._settled), *others]))
             rows = [(one.spend, one.settlement.spend_until, number) for number, one in numbered]
             insert(self._cursor, "INSERT OR REPLACE INTO spends (key, until, record) VALUES", rows)
 

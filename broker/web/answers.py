@@ -154,6 +154,7 @@ class Attempts:
             await self.app(scope, receive, send_with_id)
             if REFUSAL in scope:
                 self.counts.refusal(scope[REFUSAL])
+                _forget_frames(scope[REFUSAL])
         except Exception as error:  # noqa: BLE001 - the last line before the caller
             if isinstance(error, Refusal):
                 self.counts.refusal(error)
@@ -162,6 +163,7 @@ class Attempts:
             response = answer(error, scope, attempt_id)
             if not started:
                 await response(scope, receive, send_with_id)
+            _forget_frames(error)
         except asyncio.CancelledError:  # the server does so when its time to end is up
             if not started:
                 refusal = refusals.BrokerEnding()
@@ -176,6 +178,17 @@ class Attempts:
         told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
         source = self.proxies.source(client[0] if client else "", told)
         return replace(source, stands_for_many=True) if path.startswith(self.asked_by_proxies) else source
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Takes the tracebacks from an exception that was answered, and from its causes.
+
+    Their frames have the attempt, and the attempt has its refusal: all that a refused request was would wait for the
+    garbage collector, and a flood would be its work (ADR 42).
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def answer(error: Exception, scope: Scope, attempt_id: str) -> Response:

@@ -274,7 +274,10 @@ class Reading:
             self.position = kept.position
             self.looked_at += 1
             if query.admits(kept.organization, kept.body):
-                told.append(self._told(kept))
+                line = self._told(kept)
+                # What is withheld must not be found by asking for it either.
+                if "withheld" not in line or query.admits(kept.organization, line["record"]):
+                    told.append(line)
         self.ended = len(found) < AT_A_TIME
         return told
 

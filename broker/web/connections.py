@@ -6,7 +6,9 @@ Laws:
   never stops the broker from accepting;
 - where one comes too many, another is closed that waits for its client: of the address that has the most, first the
   oldest that has not sent a head, then the oldest whose body is not there. So whoever opens hundreds displaces itself;
-- a request that is there is never broken off. If there are nothing but those, the newcomer is closed.
+- a request that is there is never broken off. If there are nothing but those, the newcomer is closed;
+- of what is no HTTP, `MOST_AT_ONCE` a second are refused at once. All others wait for their answer: whoever sends such
+  by the hundred connects again as soon as it is answered, and all in step.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ Awaits = Literal["head", "body", "nothing"]
 """What a connection waits for, of its client."""
 
 TELL_SECONDS: Final = 60.0
+
+MOST_AT_ONCE: Final = 20
 
 
 class Connection(Protocol):
@@ -41,6 +45,7 @@ class Connections:
         self._of: dict[str, dict[Connection, None]] = {}
         self._open = 0
         self._told_at = float("-inf")
+        self._refused_since, self._refused = float("-inf"), 0
 
     def enter(self, connection: Connection, address: str) -> bool:
         """Takes a connection in, in place of another where there are too many. False where there is no room."""
@@ -64,6 +69,14 @@ class Connections:
             self._open -= 1
             if not others:
                 del self._of[address]
+
+    def refuses_at_once(self) -> bool:
+        """Whether what is no HTTP is refused at once; counts it."""
+        now = time.monotonic()
+        if now - self._refused_since >= 1:
+            self._refused_since, self._refused = now, 0
+        self._refused += 1
+        return self._refused <= MOST_AT_ONCE
 
     def _giving_way(self) -> Iterator[tuple[Connection, str]]:
         for address, ones in sorted(self._of.items(), key=lambda of: len(of[1]), reverse=True):

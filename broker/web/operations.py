@@ -82,8 +82,8 @@ def _standing(in_force: PoliciesInForce, now: float) -> dict[str, object]:
     return {
         "current": False,
         "failing_seconds": round(now - failing.since),
-        "mistakes": len(failing.errors.errors),
-        "denied_in_seconds": max(0, round(failing.denied_from - now)),
+        "mistakes": len(failing.error.errors),
+        "denied_in_seconds": max(0, round(in_force.denied_from(failing) - now)),
     }
 
 

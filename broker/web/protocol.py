@@ -14,6 +14,7 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 import time
 from typing import Any, Final
@@ -23,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from broker import refusals
 from broker.addresses import TrustedProxies
 from broker.audit import new_attempt_id
-from broker.sources import spread
+from broker.sources import PAUSE_SECONDS, spread
 from broker.web.answers import ATTEMPT_HEADER, WHOLE, refused
 from broker.web.connections import Awaits, Connections
 
@@ -114,9 +115,17 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what uvicorn cannot parse in the form that all refusals have."""
+        """Refuses what uvicorn cannot parse in the form that all refusals have; maybe after a while."""
         del msg
-        self._refuse(refusals.MalformedHttp())
+        refusal = refusals.MalformedHttp()
+        if self._is_answering() or self._all.refuses_at_once():
+            self._refuse(refusal)
+            return
+        self._stop_timer()
+        self.flow.pause_reading()
+        # Each waits for a time of its own, or they would come again together.
+        wait = random.uniform(0, 2 * PAUSE_SECONDS)  # noqa: S311 - no secret
+        self._timer = self.loop.call_later(wait, self._refuse, refusal)
 
     def _is_answering(self) -> bool:
         return not getattr(self.cycle, "response_complete", True)  # uvicorn's is None at first, and not typed so

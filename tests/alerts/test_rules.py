@@ -44,6 +44,13 @@ def codes(alerts: Iterable[Alert]) -> list[str]:
     return [alert.kind.code for alert in alerts]
 
 
+def bodies(attempt: Attempt) -> list[str]:
+    """Of each record that it leaves; there are several."""
+    first = attempt.record()
+    assert first.others
+    return [first.body, *(one.body for one in first.others)]
+
+
 def minted(at: float = NOW, kind: Kind = "mint", **changes: Any) -> str:
     """The record of an exchange that was allowed, with changes to the claims."""
     rules = policies()
@@ -262,18 +269,39 @@ def test_an_alert_holds_nothing_of_another_organization() -> None:
     attempt.considered = considered(rules, identity())
     attempt.grant = granted(rules, identity())
     assert attempt.grant.organizations == ("acme", "beta")
-    uses = Watcher().look(attempt.record().body)
+    uses = Watcher().look(*bodies(attempt))
     assert [(alert.organization, alert.subject) for alert in uses] == [
         ("acme", "acme/widgets-release"),
         ("beta", "beta/secret-release"),
     ]
     attempt.refusal = refusals.IdentityChanged("the publisher 'beta/secret-release' was first used by another")
-    alerts = [*uses, *Watcher().look(attempt.record().body)]
+    alerts = [*uses, *Watcher().look(*bodies(attempt))]
     for alert in alerts:
         assert ("beta" in alert.body()) == (alert.organization == "beta"), alert
         assert ("acme/widgets-release" in alert.body()) == (alert.organization == "acme")
     assert codes(alerts) == ["first-use", "first-use", "identity-changed", "identity-changed"]
     assert [alert.organization for alert in alerts] == ["acme", "beta", "acme", "beta"]
+
+
+def test_of_an_attempt_that_several_have_a_record_of_each_hears_once() -> None:
+    """The operator too; and a burst is as many attempts as with one organization, not as many records."""
+    rules = policies(organization(), organization("beta"))
+
+    def attempts() -> Iterable[Attempt]:
+        for number in range(BURST_REFUSALS):
+            one = Attempt(kind="mint", id=f"a{number}", started_at=NOW + number, issuer="github", identity=identity())
+            one.considered, one.refusal = considered(rules, identity()), refusals.ReplayedToken()
+            yield one
+
+    watcher = Watcher()
+    told = [watcher.look(*bodies(one)) for one in attempts()]
+    assert sorted((one.organization, one.kind.code) for one in told[0]) == [
+        ("acme", "replayed-token"),
+        ("beta", "replayed-token"),
+    ]
+    assert not any(one.kind.code == "refusal-burst" for some in told[:-1] for one in some)
+    last = [one.organization for one in told[-1] if one.kind.code == "refusal-burst"]
+    assert sorted(last) == ["acme", "acme", "beta", "beta"], "of the organization, and of its publisher"
 
 
 def test_of_several_publishers_the_organization_s_own_is_told() -> None:

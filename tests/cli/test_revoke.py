@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from broker.cli import main
 from broker.state.opening import open_state
+from tests.cli.publishing import before, publish
 from tests.environment import environment
-from tests.gateway.uploads import CONTENT_TYPE, WHEEL, upload
 from tests.harness import Broker, Setup, state_url
-from tests.registries import PASSWORD, USER, PypiServer, pypi_server
+from tests.registries import PypiServer
 from tests.web.test_mint_refusals import check_refusal
-from tests.web.test_upload_refusals import basic
 
 pytestmark = pytest.mark.anyio
 
@@ -42,43 +40,23 @@ OTHERS = [
 ]
 
 
-@pytest.fixture(name="registry", scope="module")
-def _registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PypiServer]:
-    with pypi_server(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
-
-
-def setup(folder: Path, registry: PypiServer) -> Setup:
-    """A broker in front of that registry."""
-    settings = {"registry_url": registry.url, "registry_username": USER, "registry_password": PASSWORD}
-    return Setup(folder=folder, settings=settings)
-
-
 async def revoke(broker: Broker, *arguments: str) -> int:
     """`broker revoke`, beside the running broker."""
     more = ["--reason", "a leak", "--state", state_url(broker.folder), "--policies", str(broker.folder / "policies")]
     return await asyncio.to_thread(main, ["revoke", *arguments, *more])
 
 
-async def publish(broker: Broker, token: str) -> object:
-    """An upload with that token."""
-    return await broker.client.post(
-        "/legacy/", content=upload(), headers={"Authorization": basic(token), "Content-Type": CONTENT_TYPE}
-    )
-
-
 @pytest.mark.parametrize("what", EVERY, ids=" ".join)
 async def test_what_was_minted_is_worthless_at_once(
     tmp_path: Path, registry: PypiServer, capsys: pytest.CaptureFixture[str], what: tuple[str, ...]
 ) -> None:
-    (registry.packages / WHEEL).unlink(missing_ok=True)
-    async with setup(tmp_path, registry).running() as broker:
+    async with before(registry, tmp_path).running() as broker:
         token = await broker.minted()
         capsys.readouterr()
         assert await revoke(broker, *what) == 0
         assert "revoked: " in capsys.readouterr().out
         answer = await publish(broker, token)
-        check_refusal(answer, "revoked-token", 403)  # type: ignore[arg-type]  # an answer of httpx
+        check_refusal(answer, "revoked-token", 403)
         revocation = (await broker.records())[1]
         assert (revocation["kind"], revocation["reason"]) == ("revocation", "a leak")
         assert revocation["minted_until"] <= time.time()
@@ -88,11 +66,11 @@ async def test_what_was_minted_is_worthless_at_once(
 
 @pytest.mark.parametrize("what", OTHERS, ids=" ".join)
 async def test_what_others_minted_is_not_touched(tmp_path: Path, registry: PypiServer, what: tuple[str, ...]) -> None:
-    async with setup(tmp_path, registry).running() as broker:
+    async with before(registry, tmp_path).running() as broker:
         token = await broker.minted()
         assert await revoke(broker, *what) == 0
         answer = await publish(broker, token)
-        assert answer.status_code == 200  # type: ignore[attr-defined]  # an answer of httpx
+        assert answer.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -139,33 +117,33 @@ def test_where_no_policies_load_names_are_taken_as_they_are_and_that_is_told(
 
 
 async def test_a_token_is_revoked_by_its_id(tmp_path: Path, registry: PypiServer) -> None:
-    async with setup(tmp_path, registry).running() as broker:
+    async with before(registry, tmp_path).running() as broker:
         token = await broker.minted()
         (mint,) = await broker.records()
         assert await revoke(broker, "token", mint["token_id"]) == 0
-        check_refusal(await publish(broker, token), "revoked-token", 403)  # type: ignore[arg-type]
+        check_refusal(await publish(broker, token), "revoked-token", 403)
         assert (await broker.records())[1]["token_id"] == mint["token_id"]
 
 
 async def test_what_is_minted_afterwards_is_good(tmp_path: Path, registry: PypiServer) -> None:
-    async with setup(tmp_path, registry).running() as broker:
+    async with before(registry, tmp_path).running() as broker:
         await broker.minted()  # there is state from the first use on
         assert await revoke(broker, "everything") == 0
         broker.clock.ahead_seconds = 2
         answer = await publish(broker, await broker.minted())
-        assert answer.status_code == 200  # type: ignore[attr-defined]
+        assert answer.status_code == 200
 
 
 async def test_an_earlier_moment_spares_what_was_minted_since(tmp_path: Path, registry: PypiServer) -> None:
-    async with setup(tmp_path, registry).running() as broker:
+    async with before(registry, tmp_path).running() as broker:
         token = await broker.minted()
         assert await revoke(broker, "everything", "--before", "2026-01-01T00:00:00+01:00") == 0
         answer = await publish(broker, token)
-        assert answer.status_code == 200  # type: ignore[attr-defined]
+        assert answer.status_code == 200
 
 
 async def test_a_revoked_token_is_not_given_again(tmp_path: Path, registry: PypiServer) -> None:
-    async with setup(tmp_path, registry).running() as broker:
+    async with before(registry, tmp_path).running() as broker:
         token = broker.ci.token("gitlab")
         assert (await broker.mint(token)).status_code == 200
         assert await revoke(broker, "member", "acme/alice") == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,12 @@ import pytest
 from broker.cli import main
 from broker.state import Switch, Thrower
 from broker.state.opening import open_state
-from tests.cli.test_revoke import publish, setup
+from tests.cli.publishing import before, publish
 from tests.devpi import NATIVE
 from tests.environment import environment
-from tests.gateway.uploads import WHEEL
 from tests.harness import ACME, Broker, Setup, state_url
 from tests.metrics.reading import value
-from tests.registries import PypiServer, pypi_server
+from tests.registries import PypiServer
 from tests.state.examples import record
 from tests.web.test_mint_refusals import check_refusal
 
@@ -36,12 +34,6 @@ OTHERS = [
     ("publisher", "acme/widgets-gitlab"),
     ("publisher", "bolt/widgets-release"),
 ]
-
-
-@pytest.fixture(name="registry", scope="module")
-def _registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PypiServer]:
-    with pypi_server(tmp_path_factory.mktemp("registry")) as registry:
-        yield registry
 
 
 async def run(broker: Broker, verb: str, *arguments: str, reason: str = "an incident") -> int:
@@ -63,17 +55,16 @@ async def throw(folder: Path, subject: str, by: Thrower) -> None:
 async def test_nothing_is_minted_and_nothing_used_until_it_is_on_again(
     tmp_path: Path, registry: PypiServer, capsys: pytest.CaptureFixture[str], what: tuple[str, ...]
 ) -> None:
-    (registry.packages / WHEEL).unlink(missing_ok=True)
-    async with setup(tmp_path, registry).running() as broker:
-        before, waiting = await broker.minted(), broker.ci.token()
+    async with before(registry, tmp_path).running() as broker:
+        minted, waiting = await broker.minted(), broker.ci.token()
         assert await run(broker, "disable", *what) == 0
         assert f"switched off: {' '.join(what)}" in capsys.readouterr().out
         check_refusal(await broker.mint(waiting), "switched-off", 403)
-        check_refusal(await publish(broker, before), "switched-off", 403)  # type: ignore[arg-type]
+        check_refusal(await publish(broker, minted), "switched-off", 403)
         assert registry.stored() == {}
         assert await run(broker, "enable", *what) == 0
         assert (await broker.mint(waiting)).status_code == 200, "a refused exchange does not use a token up"
-        assert (await publish(broker, before)).status_code == 200  # type: ignore[attr-defined]
+        assert (await publish(broker, minted)).status_code == 200
         records = await broker.records()
     thrown, lifted = (one for one in records if one["kind"] == "switch")
     assert (thrown["switched_off"], thrown["by"], thrown["reason"]) == (" ".join(what), "operator", "an incident")
@@ -86,12 +77,12 @@ async def test_nothing_is_minted_and_nothing_used_until_it_is_on_again(
 
 
 async def test_what_is_of_others_goes_on(tmp_path: Path, registry: PypiServer) -> None:
-    async with setup(tmp_path, registry).running() as broker:
-        before = await broker.minted()
+    async with before(registry, tmp_path).running() as broker:
+        minted = await broker.minted()
         for what in OTHERS:
             assert await run(broker, "disable", *what) == 0
         assert await broker.minted()
-        assert (await publish(broker, before)).status_code == 200  # type: ignore[attr-defined]
+        assert (await publish(broker, minted)).status_code == 200
 
 
 async def test_a_switch_that_is_thrown_into_100_exchanges_is_the_end_of_them(tmp_path: Path) -> None:

@@ -57,6 +57,76 @@ DIR/organizations/acme.yaml:14: publishers.widgets-release.workflow: is missing
     )
 
 
+REGISTRIES = """\
+registries:
+  main: {path: /legacy/, audience: acme-index, url: "http://127.0.0.1:8080/", password_file: nowhere, username: x}
+  team:
+    path: /team/legacy/
+    audience: acme-team
+    url: http://127.0.0.1:8081/
+    organizations: [globex, acmee, nobody]
+"""
+
+
+def test_an_organization_of_a_registry_that_the_policies_do_not_have_is_told_at_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, file = write(tmp_path / "policies"), tmp_path / "registries.yaml"
+    file.write_text(REGISTRIES)
+    assert checked(str(folder), "--registries", str(file)) == 0
+    told = capsys.readouterr().out.replace(str(tmp_path), "TOP")
+    place = "registries.team.organizations"
+    assert (
+        f"""\
+TOP/registries.yaml:7: {place}[1]: names an organization that the policies do not have: 'acmee' (unknown-organization)
+    Did you mean 'acme'?
+TOP/registries.yaml:7: {place}[2]: names an organization that the policies do not have: 'nobody' (unknown-organization)
+    Correct the name, or add the organization's file.
+policies OK: """
+        in told
+    )
+    assert told.endswith("\n7 warnings\n")
+    allowed = [word for code in json_codes(folder, capsys) - {"unknown-organization"} for word in ("--allow", code)]
+    assert checked(str(folder), "--registries", str(file), "--strict", *allowed) == 1
+    assert checked(str(folder), "--registries", str(file), "--strict", *allowed, "--allow", "unknown-organization") == 0
+
+
+def json_codes(folder: Path, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """Of the warnings that the policies have."""
+    capsys.readouterr()
+    checked(str(folder), "--format", "json")
+    return {one["code"] for one in json.loads(capsys.readouterr().out)["warnings"]}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("[globex, ", "[Globex, ", ":7: registries.team.organizations[0]: has a name that is none here: 'Globex'"),
+        ("registries:", "registry:", ":1: registries: is missing"),
+        ("registries:", "registries: [", ":3: is not YAML"),
+    ],
+)
+def test_a_mistake_in_the_registries_file_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, told: str
+) -> None:
+    folder, file = write(tmp_path / "policies"), tmp_path / "registries.yaml"
+    file.write_text(REGISTRIES.replace(old, new))
+    assert checked(str(folder), "--registries", str(file)) == 1
+    text = capsys.readouterr().out
+    assert f"{file}{told}" in text
+    assert " in the registries' file.\n" in text
+    assert "policies OK" in text
+    assert checked(str(folder), "--registries", str(file), "--format", "json") == 1
+    errors = json.loads(capsys.readouterr().out)["errors"]
+    assert {(tmp_path / "policies" / one["file"]).name for one in errors} == {"registries.yaml"}
+
+
+def test_a_registries_file_that_is_not_there_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path)
+    assert checked(str(folder), "--registries", str(folder / "no.yaml")) == 1
+    assert f"{folder}/no.yaml: cannot be read (No such file or directory)\n    Name the" in capsys.readouterr().out
+
+
 def test_loopback_issuers_are_checked_as_in_development(tmp_path: Path) -> None:
     files = changed("index.yaml", "url: https://gitlab.acme.example", "url: http://127.0.0.1:8080")
     folder = str(write(tmp_path, files))

@@ -61,13 +61,18 @@ def settle_one_token(connection: Connection, url: str, together: Barrier, times:
 
 
 def settle_without_end(connection: Connection, url: str) -> None:
-    """Spends tokens, 32 at a time, and tells each one that is spent, until it is killed."""
+    """Spends tokens, 32 at a time, and tells each one that is spent, until it is killed.
+
+    Each leaves a record with two organizations.
+    """
 
     async def spend(state: Any, caller: int) -> None:
         number = 0
         while True:
             token = f"token-{caller}-{number}"
-            if await state.settle(settlement(spend=token, record=record(attempt=token, body=token))) == Settled():
+            other = record(attempt=token, body=token, organization="bolt")
+            kept = record(attempt=token, body=token, others=(other,))
+            if await state.settle(settlement(spend=token, record=kept)) == Settled():
                 connection.send(token)
             number += 1
 

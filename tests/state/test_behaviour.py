@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from broker.api_tokens import ApiToken
+from broker.audit import Record
 from broker.chain import Head, Verification, digest, genesis, link
 from broker.refusals import StateUnavailable
 from broker.state import (
@@ -369,6 +370,42 @@ async def test_records_are_linked_in_the_order_of_appending(state: State) -> Non
         name: Head(sequence=sequence, link=links[name], swept_sequence=0, swept_link=genesis(name))
         for name, sequence in (("acme", 3), ("bolt", 1), ("", 1))
     }
+
+
+async def test_what_several_organizations_are_told_of_one_attempt_is_kept_in_the_chain_of_each(state: State) -> None:
+    """By whichever method it came, and by a repeated settlement no more than once."""
+
+    def told(number: int) -> Record:
+        others = (record(body=f"bolt {number}", organization="bolt"), record(body=f"none {number}", organization=""))
+        return record(body=f"acme {number}", others=others)
+
+    now = int(time.time())
+    once = settlement(record=told(0))
+    assert [await state.settle(once) for _ in range(2)] == [Settled()] * 2
+    await state.append(told(1), [limit(burst=1)], now=now)
+    await state.revoke("jti", now + 60, told(2))
+    await state.revoke_subject("issuer github", now, told(3))
+    await state.switch_off(switch("issuer github"), told(4))
+    assert await state.switch_on("issuer github", "operator", told(5))
+    kept = await state.records_after("", 100)
+    assert [one.body for one in kept] == [
+        f"{name} {number}" for number in range(6) for name in ("acme", "bolt", "none")
+    ]
+    for name, organization in (("acme", "acme"), ("bolt", "bolt"), ("none", "")):
+        assert await state.records(100, organization) == [f"{name} {number}" for number in range(6)]
+        assert [one.sequence for one in kept if one.organization == organization] == [1, 2, 3, 4, 5, 6]
+    verification = Verification(await state.heads())
+    verification.follow(kept)
+    verification.finish()
+    assert verification.findings == []
+
+
+async def test_what_is_not_settled_leaves_a_record_with_nobody(state: State) -> None:
+    both = record(others=(record(organization="bolt"),))
+    await state.settle(settlement(spend="t", receipt="first", pins=(pin("1"),)))
+    assert await state.settle(settlement(spend="t", record=both)) == Spent(receipt="first")
+    assert isinstance(await state.settle(settlement(pins=(pin("2"),), record=both)), PinTaken)
+    assert await state.records(10, "bolt") == []
 
 
 async def test_records_are_read_page_by_page_from_any_position(state: State) -> None:

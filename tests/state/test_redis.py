@@ -22,11 +22,22 @@ from broker.playground.certificates import make_certificates
 from broker.playground.processes import free_port
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
-from broker.state import REVOCATION_MARGIN_SECONDS, Claimed, Forgotten, Settled, Spent, State, StoredKeys, Written
+from broker.state import (
+    REVOCATION_MARGIN_SECONDS,
+    Claimed,
+    Forgotten,
+    Settled,
+    Spent,
+    State,
+    StoredKeys,
+    Written,
+    redis_together,
+)
 from broker.state.opening import open_state
 from broker.state.redis_confirming import TRUSTED_SECONDS
 from broker.state.redis_scripts import SETTLE
 from broker.state.redis_servers import MOST_CONNECTIONS
+from broker.state.redis_together import MOST_UNDER_WAY
 from broker.tokens import LEEWAY_SECONDS
 from tests.redis_server import RedisServer, has_replicas, wait_until, watched
 from tests.state.conftest import RETENTION_DAYS, one_node_cluster
@@ -155,6 +166,27 @@ async def test_a_connection_that_uvloop_finds_closed_while_writing_is_replaced(
     assert not broken
 
 
+async def test_so_is_one_on_which_several_are_sent_together(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = state._client.redis  # type: ignore[attr-defined]
+    pipeline, broken = connections.pipeline, [RuntimeError("unable to perform operation on <TCPTransport>")]
+
+    def pipeline_that_breaks(**named: bool) -> object:
+        made = pipeline(**named)
+        execute = made.execute
+
+        async def once_broken(**named: bool) -> object:
+            if broken:
+                raise broken.pop()
+            return await execute(**named)
+
+        made.execute = once_broken
+        return made
+
+    monkeypatch.setattr(connections, "pipeline", pipeline_that_breaks)
+    assert await asyncio.gather(*(state.settle(settlement()) for _ in range(3))) == [Settled()] * 3
+    assert not broken
+
+
 async def test_a_redis_that_stops_in_the_middle_of_a_burst_harms_nobody_for_long() -> None:
     """Whoever waits gets an answer or a refusal, never another error."""
     with RedisServer(*KEEPS) as server:
@@ -206,7 +238,40 @@ async def test_a_burst_opens_a_bounded_number_of_connections(state: State, clien
     before = client.info("stats")["total_connections_received"]
     outcomes = await asyncio.gather(*(state.settle(settlement()) for _ in range(20 * MOST_CONNECTIONS)))
     assert set(outcomes) == {Settled()}
-    assert client.info("stats")["total_connections_received"] - before <= MOST_CONNECTIONS
+    assert client.info("stats")["total_connections_received"] - before <= MOST_UNDER_WAY
+
+
+async def test_of_those_sent_together_one_that_fails_fails_alone(state: State, client: Redis, prefix: str) -> None:
+    client.set(f"{prefix}:spend:token 7", "of another kind")
+    asked = [state.settle(settlement(spend=f"token {number}")) for number in range(20)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [number for number, one in enumerate(outcomes) if isinstance(one, StateUnavailable)] == [7]
+    assert outcomes.count(Settled()) == 19
+
+
+async def test_whoever_gives_up_is_not_waited_for_and_harms_nobody() -> None:
+    with RedisServer() as server:
+        async with opened(server.url) as state:
+            await state.ping()
+            early = asyncio.create_task(state.settle(settlement(spend="early")))
+            await asyncio.sleep(0)
+            early.cancel()
+            await asyncio.sleep(0.1)
+            server.freeze()
+            asked = [asyncio.create_task(state.settle(settlement(spend=f"token {n}"))) for n in range(3)]
+            await asyncio.sleep(0.1)
+            asked[1].cancel()
+            await asyncio.sleep(0)
+            server.thaw()
+            assert [await asked[0], await asked[2]] == [Settled()] * 2
+            assert await state.settle(settlement(spend="early")) == Settled(), "what was given up in time was not sent"
+
+
+async def test_more_than_can_wait_are_refused_at_once(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_together, "MOST_WAITING", 5)
+    asked = [state.settle(settlement()) for _ in range(8)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [Settled] * 5 + [StateUnavailable] * 3
 
 
 # --- Empty, and back -------------------------------------------------------------------------------------------------
@@ -343,7 +408,8 @@ async def test_a_redis_that_forgot_the_scripts_is_sent_them_again(state: State, 
     await state.settle(settlement())
     assert client.script_exists(SETTLE.name) == [True]
     client.script_flush()
-    assert await state.settle(settlement()) == Settled()
+    outcomes = await asyncio.gather(state.append(record()), *(state.settle(settlement()) for _ in range(20)))
+    assert outcomes == [None] + [Settled()] * 20
 
 
 # --- What is kept, and for how long ----------------------------------------------------------------------------------
@@ -530,6 +596,16 @@ async def test_what_no_replica_has_is_not_acknowledged() -> None:
             replica.thaw()
             await comes_back(state, within_seconds=10)
             assert await state.settle(spent) == Settled()
+
+
+async def test_what_no_replica_has_is_not_acknowledged_where_the_last_of_several_is_an_error(prefix: str) -> None:
+    """Their one `WAIT` comes behind the last: an error of its own must not hide what that said."""
+    with RedisServer() as server, Redis(port=server.port) as client:
+        client.set(f"{prefix}:spend:wrong", "of another kind")
+        async with opened(f"{server.url}?prefix={prefix}&replicas=1") as state:
+            await all_unavailable_in_time(
+                *(state.settle(settlement()) for _ in range(3)), state.settle(settlement(spend="wrong"))
+            )
 
 
 async def test_a_master_that_was_replaced_unseen_is_neither_written_nor_believed(prefix: str) -> None:

@@ -30,6 +30,7 @@ from broker.state import (
 )
 from broker.state.sqlite import SQLiteState
 from broker.state.sqlite_file import APPLICATION_ID, SCHEMA_VERSION, SLICE, STEPS, SWEEP_AFTER, connect
+from broker.state.sqlite_records import MOST_ROWS
 from broker.state.sqlite_worker import Worker
 from broker.tokens import LEEWAY_SECONDS
 from tests.state.examples import claim, is_revoked, limit, record, settlement, unavailable_in_time
@@ -119,11 +120,13 @@ async def test_a_process_killed_in_a_burst_leaves_a_consistent_file(path: Path, 
         except EOFError:
             pass
     assert rows(path, "PRAGMA integrity_check") == [("ok",)]
-    (settled,) = rows(path, "SELECT (SELECT count(*) FROM spends), (SELECT count(*) FROM records)")
+    (settled,) = rows(path, "SELECT (SELECT 2 * count(*) FROM spends), (SELECT count(*) FROM records)")
     assert settled[0] == settled[1]
+    assert rows(path, "SELECT attempt FROM records GROUP BY attempt HAVING count(DISTINCT organization) != 2") == []
     outcomes = await asyncio.gather(*(state.settle(settlement(spend=token)) for token in answered))
     assert {type(outcome) for outcome in outcomes} == {Spent}
-    assert set(answered) <= set(await state.records(100_000))
+    for organization in ("acme", "bolt"):
+        assert set(answered) <= set(await state.records(100_000, organization))
 
 
 async def test_a_lock_held_by_another_process_is_answered_in_time_and_waited_for_no_longer(
@@ -508,6 +511,21 @@ async def test_records_are_swept_from_the_front_and_the_chain_tells_so(state: SQ
     verification.follow(await state.records_after("", 10_000))
     verification.finish()
     assert verification.findings == []
+
+
+async def test_more_rows_than_one_statement_takes_are_written_as_one(state: SQLiteState) -> None:
+    """And each spent token points to its own record."""
+    settlements = [
+        settlement(receipt=f"{number}", record=record(others=tuple(record(organization=f"o{n}") for n in range(19))))
+        for number in range(2 * MOST_ROWS // 20)
+    ]
+    assert set(await asyncio.gather(*map(state.settle, settlements))) == {Settled()}
+    again = await asyncio.gather(*(state.settle(settlement(spend=one.spend)) for one in settlements))
+    assert again == [Spent(receipt=one.receipt) for one in settlements]
+    verification = Verification(await state.heads())
+    verification.follow(await state.records_after("", 10_000))
+    verification.finish()
+    assert (verification.records, verification.findings) == (2 * MOST_ROWS, [])
 
 
 async def test_records_from_before_the_chain_are_kept_beside_it(path: Path) -> None:

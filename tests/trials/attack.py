@@ -1,9 +1,9 @@
 """Good exchanges while somebody attacks: how much slower they get, and whether each still passes.
 
 A broker with its default limits, as a process of its own, gets a steady stream of good exchanges, each on a connection
-of its own, and in turn: random key ids, bad signatures, replays, bodies of 1 MB, and slow connections, half of them in
-the head and half in the body. Before each attack and after the last the same is measured in quiet. Latency is counted
-from the moment at which an exchange was due, so a broker that stalls cannot hide it.
+of its own, and in turn: random key ids, bad signatures, replays, bodies of 1 MB, slow connections, half of them in
+the head and half in the body, and what is no HTTP at all. Before each attack and after the last the same is measured in
+quiet. Latency is counted from the moment at which an exchange was due, so a broker that stalls cannot hide it.
 
 The attacker's process yields the processor to the others: it stands for other machines. Source addresses are of
 127.0.0.0/8, which Linux lets any socket use. Prints a table; ends with 1 where a good exchange
@@ -50,6 +50,8 @@ ATTACKERS: Final = 50
 """Connections that send one request after the other."""
 SLOW: Final = 500
 """Connections that send a byte now and then."""
+CROWD: Final = 250
+"""Clients that send what is no HTTP."""
 
 Requests = Callable[[], bytes]
 
@@ -84,7 +86,7 @@ class Scene:
     bad_behind: str = ""
 
 
-ATTACKS: Final = ("random kids", "bad signatures", "replays", "1 MB bodies", f"{SLOW} slow connections")
+ATTACKS: Final = ("random kids", "bad signatures", "replays", "1 MB bodies", f"{SLOW} slow connections", "no HTTP")
 
 SCENES: Final = (
     *(Scene(name=kind, kind=kind) for kind in ATTACKS),
@@ -184,6 +186,8 @@ async def _attack(port: int, scene: Scene, token: str, until: float) -> dict[str
     }
     if scene.kind in make:
         ones = [_flood(port, scene, make[scene.kind], answered) for _ in range(ATTACKERS)]
+    elif scene.kind == "no HTTP":
+        ones = [_stumble(port, scene, answered) for _ in range(CROWD)]
     else:
         ones = [_drip(port, scene, answered, number) for number in range(SLOW)]
     tasks = [asyncio.create_task(one) for one in ones]
@@ -212,6 +216,19 @@ async def _flood(port: int, scene: Scene, make: Requests, answered: Counter[str]
                     answered[head.split()[1].decode()] += 1
                     await writer.drain()
         except (OSError, asyncio.IncompleteReadError, IndexError):
+            answered["broken off"] += 1
+            await asyncio.sleep(0.01)
+
+
+async def _stumble(port: int, scene: Scene, answered: Counter[str]) -> None:
+    """What is no HTTP, on a new connection as soon as one is closed: a crowd that keeps in step."""
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(scene.bad, 0))
+            with contextlib.closing(writer):
+                writer.write(b"POST / HTTP/1.1\r\nContent-Length: 1a\r\n\r\n")
+                answered[(await reader.read()).split()[1].decode()] += 1
+        except (OSError, IndexError):
             answered["broken off"] += 1
             await asyncio.sleep(0.01)
 

@@ -3,10 +3,11 @@
 Two brokers share a state: a SQLite file, each broker with two workers, or a Redis that keeps everything. Clients offer
 identity tokens to both at once, and old ones again and again, from before and after kills; every tenth upload token
 uploads a file to a real pypiserver. Each broker, as soon as it is ready again, is killed with all its processes at a
-random instant.
+random instant. A second organization binds the same repository, so that most attempts leave two records.
 
 At the end every identity token is offered once more, and what clients hold is compared with what the state kept: none
-was minted twice (0), no upload token and no upload was answered without its record, and the chain of records is whole.
+was minted twice (0), no upload token and no upload was answered without its record, no attempt has a record with one of
+its organizations alone, and each chain of records is whole.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 
 from broker.playground.ci_server import serving_ci
 from broker.playground.processes import CHECKOUT, free_port
+from tests.harness import cuckoo
 from tests.redis_server import RedisServer
 from tests.registries import PASSWORD, USER, pypi_server
 from tests.servers import variables
@@ -145,6 +147,9 @@ async def play(
     ):
         told = {"registry_url": registry.url, "registry_username": USER, "registry_password": PASSWORD}
         environment = variables(folder, ci, **state, **told)
+        (Path(environment["BROKER_POLICIES"]) / "organizations" / "bolt.yaml").write_text(
+            cuckoo("bolt"), encoding="utf-8"
+        )
         brokers = [Killable(environment=environment, folder=folder) for _ in range(count)]
         for one in brokers:
             stack.callback(one.kill)
@@ -173,6 +178,7 @@ async def play(
         "seconds": round(seconds),
         "identity_tokens": len(ledger.offers),
         "upload_tokens": len(ledger.minted),
+        "shared": ledger.shared,
         "minted_twice": len(ledger.minted_twice()),
         "answers": dict(ledger.answers),
         "uploads": dict(ledger.uploads),

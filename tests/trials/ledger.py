@@ -63,6 +63,8 @@ class Ledger:
     """By what the answers said."""
     uploaded: set[str] = field(default_factory=set)
     """Files whose upload was answered with success."""
+    shared: int = 0
+    """Attempts of which several organizations have a record, as the state was found in the end."""
 
     def new(self) -> Offer:
         """An identity token that nobody has seen; GitLab's may be exchanged again, for the same upload token."""
@@ -147,9 +149,11 @@ class Ledger:
         try:
             wrong = [f"an identity token was minted twice: {dict(one.answers)}" for one in self.minted_twice()]
             kept = await patiently(partial(follow, state))
+            self.shared = kept.shared
             wrong += [f"the chain is broken: {finding}" for finding in kept.findings]
             missing = len(self.minted - kept.minted), len(self.uploaded - kept.uploaded)
             wrong += [f"without their record: {missing[0]} upload tokens, {missing[1]} uploads"] * any(missing)
+            wrong += [f"{kept.halves} attempts with some of their organizations alone"] * (kept.halves > 0)
             for token in self.burned:
                 if not await patiently(partial(is_revoked, state, token_id(token), (), issued_at(token))):
                     wrong.append("a revocation that was answered is lost")
@@ -198,21 +202,30 @@ class Kept:
     """Names of files."""
     findings: Sequence[Finding]
     """Of a chain that is not whole."""
+    shared: int
+    """Attempts that left a record with several organizations."""
+    halves: int
+    """Of these, those of which one has none."""
 
 
 async def follow(state: State) -> Kept:
     """Reads all records, and follows their chains."""
     verification, minted, uploaded, position = Verification(await state.heads()), set(), set(), ""
+    left, told = Counter[str](), Counter[str]()
     while page := await state.records_after(position, 1000):
         position = page[-1].position
         verification.follow(page)
         for record in (json.loads(one.body) for one in page):
+            if "shared_with" in record:
+                left[record["attempt"]] += 1
+                told[record["attempt"]] = 1 + record["shared_with"]
             if record["decision"] == "allowed" and record["kind"] == "mint":
                 minted.add(record["token_id"])
             elif record["decision"] == "allowed" and record["kind"] == "upload":
                 uploaded.add(record["filename"])
     verification.finish(await state.heads())
-    return Kept(minted=minted, uploaded=uploaded, findings=verification.findings)
+    halves = sum(left[attempt] != count for attempt, count in told.items())
+    return Kept(minted=minted, uploaded=uploaded, findings=verification.findings, shared=len(told), halves=halves)
 
 
 def claims_of(upload_token: str) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sqlite3
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ import httpx
 import pytest
 
 from broker import exchange
+from broker.policy.model import SHORTEST_LIFETIME_SECONDS
 from tests.devpi import NATIVE
 from tests.harness import ACME, AUDIENCE, INDEX, Broker, Setup
 
@@ -310,6 +313,18 @@ async def test_only_so_many_burned_tokens_are_remembered(tmp_path: Path, monkeyp
         for token in (first, first, second, second, first):
             await broker.client.post("/_/oidc/burn-token", json={"token": token})
         assert [record["kind"] for record in await broker.records()] == ["mint", "mint", *["revocation"] * 3]
+
+
+async def test_a_burned_token_is_not_remembered_beyond_its_time(tmp_path: Path) -> None:
+    async with Setup(folder=tmp_path).running() as broker:
+        for later in (0, SHORTEST_LIFETIME_SECONDS):
+            broker.clock.ahead_seconds = later
+            now = int(broker.clock())
+            token = await broker.minted(iat=now, nbf=now, exp=now + 300)
+            await broker.client.post("/_/oidc/burn-token", json={"token": token})
+        first, second = (record["token_id"] for record in await broker.records() if record["kind"] == "revocation")
+        tables = [one for one in gc.get_objects() if isinstance(one, OrderedDict)]
+        assert [(first in one, second in one) for one in tables if {first, second} & one.keys()] == [(False, True)]
 
 
 async def test_readiness_says_why(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from broker.playground.ci_server import serving_ci
+from broker.sources import PAUSE_SECONDS
+from broker.web.connections import MOST_AT_ONCE
 from broker.web.protocol import DROP_SECONDS, HEAD_SECONDS, MOST_DROPPED_BYTES, MOST_HEAD_BYTES
 from tests.servers import Served, broker
 
@@ -143,6 +146,21 @@ def test_a_body_that_ends_after_its_answer_leaves_the_connection_good(served: Se
         connection.sendall(b"ab")
         connection.sendall(b"cd" + GET + b"Connection: close\r\n\r\n")
         assert b"HTTP/1.1 200 " in rest_of(connection)
+
+
+def test_a_crowd_that_sends_no_http_is_made_to_wait_and_falls_out_of_step(served: Served) -> None:
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(connect(served)) for _ in range(3 * MOST_AT_ONCE)]
+        began = time.monotonic()
+        for one in crowd:
+            one.sendall(b"GET / HTTP/1.1\r\nContent-Length: 1a\r\n\r\n")
+        with ThreadPoolExecutor(len(crowd)) as threads:
+            took = list(threads.map(lambda one: (rest_of(one), time.monotonic() - began), crowd))
+    assert all(MALFORMED in answer.decode() for answer, _ in took)
+    seconds = sorted(one for _, one in took)
+    # Two thirds wait for one second on average; that all of these are done within half of one is as good as impossible.
+    assert seconds[MOST_AT_ONCE] < seconds[-1] - 0.5 * PAUSE_SECONDS
+    assert seconds[-1] > PAUSE_SECONDS
 
 
 def test_many_requests_at_once_are_answered_in_their_order(served: Served) -> None:

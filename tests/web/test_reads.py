@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-import broker.app as app_module
+from broker import indexes
 from broker.gateway import USER as TOKEN_USER
 from broker.gateway.places import Places
 from broker.web.downloads import HTML, JSON
@@ -252,8 +252,8 @@ async def test_one_publisher_s_readers_leave_places_for_others(
     tmp_path: Path, registry: PypiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three places, a publisher has one; pages need none."""
-    monkeypatch.setattr(app_module, "MOST_FILES", 3)
-    monkeypatch.setattr(app_module, "Places", functools.partial(Places, wait_seconds=0.2))
+    monkeypatch.setattr(indexes, "MOST_FILES", 3)
+    monkeypatch.setattr(indexes, "Places", functools.partial(Places, wait_seconds=0.2))
     path = f"/files/acme-widgets/{WHEEL}"
     async with reading(tmp_path, registry) as reader:
         open_one = asyncio.Event()

@@ -14,30 +14,13 @@ from broker.api_tokens import ApiToken
 from broker.state import State
 from broker.state.opening import open_state
 from broker.web import recalls
-from tests.harness import Broker, Setup, state_url
+from tests.harness import Broker, Setup, cuckoo, state_url
 from tests.web.test_mint_refusals import check_refusal
 
 pytestmark = pytest.mark.anyio
 
 PROVOKED = {"invalid-body", "unknown-subject", "switch-held", "switched-off"}
 """Codes that only what is tested here, or by `broker disable`, can provoke."""
-
-BOLT = """\
-organization: bolt
-namespaces: [bolt]
-members:
-  alice: {role: owner, github: "1001", gitlab: "77"}
-publishers:
-  cuckoo:
-    issuer: github
-    repository: acme-corp/widgets
-    repository_id: "424242424"
-    repository_owner_id: "65600975"
-    workflow: release.yml
-    environment: pypi
-    projects: [bolt-egg]
-"""
-"""Binds acme's own repository, and counts acme's people as its members."""
 
 
 class Caller:
@@ -84,7 +67,7 @@ async def caller(broker: Broker, organization: str = "") -> Caller:
 async def _broker(tmp_path: Path) -> AsyncIterator[Broker]:
     setup = Setup(folder=tmp_path)
     setup.write()
-    (tmp_path / "policies/organizations/bolt.yaml").write_text(BOLT, encoding="utf-8")
+    (tmp_path / "policies/organizations/bolt.yaml").write_text(cuckoo("bolt"), encoding="utf-8")
     async with setup.running() as broker:
         yield broker
 

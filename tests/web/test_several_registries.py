@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -111,13 +112,15 @@ def _servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PypiSer
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, servers: tuple[PypiServer, PypiServer]) -> AsyncIterator[Indexes]:
+async def serving(
+    folder: Path, servers: tuple[PypiServer, PypiServer], registries: str = REGISTRIES
+) -> AsyncIterator[Indexes]:
     """The broker; both registries are empty."""
     for server in servers:
         for path in server.packages.iterdir():
             path.unlink()
     (folder / "password").write_text(PASSWORD + "\n")
-    (folder / "registries.yaml").write_text(REGISTRIES.format(*(server.url for server in servers)))
+    (folder / "registries.yaml").write_text(registries.format(*(server.url for server in servers)))
     settings: dict[str, Any] = {"registries": folder / "registries.yaml", "audience": None, "registry_url": None}
     (folder / "policies" / "organizations").mkdir(parents=True)
     (folder / "policies" / "organizations" / "bolt.yaml").write_text(BOLT)
@@ -171,7 +174,7 @@ async def test_a_token_uploads_to_its_own_index_alone(tmp_path: Path, servers: t
         assert (list(indexes.main.stored()), list(indexes.team.stored())) == ([], [WHEEL])
         assert (await indexes.upload("/legacy/", await indexes.minted(*MAIN))).status_code == 200
         assert list(indexes.main.stored()) == [WHEEL]
-        records = await indexes.broker.records()
+        records = [one for one in await indexes.broker.records() if one["organization"] != "bolt"]
     assert [(one["kind"], one["index"], one["decision"]) for one in records] == [
         ("mint", "team-a", "allowed"),
         ("upload", "main", "refused"),
@@ -191,6 +194,20 @@ async def test_an_identity_token_is_for_the_index_of_its_audience(
         check_refusal(await indexes.mint(MAIN[0], AUDIENCE, TEAM_HOST), "wrong-audience", 422)
 
 
+async def test_who_starts_it_is_told_of_organizations_that_the_policies_do_not_have(
+    tmp_path: Path, servers: tuple[PypiServer, PypiServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It serves all the same: policies come and go, and nobody uses an index by a name that nobody has."""
+    registries = REGISTRIES.replace("[bolt]", "[bolt, blot, atlas]")
+    async with serving(tmp_path, servers, registries) as indexes:
+        assert (await indexes.mint(*BOLTS)).status_code == 200
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    [told] = [
+        line for line in lines if line["event"] == "a registry is for organizations that the policies do not have"
+    ]
+    assert (told["level"], told["registry"], told["organizations"]) == ("warning", "bolts", ["atlas", "blot"])
+
+
 async def test_an_index_is_for_the_organizations_that_the_operator_names(
     tmp_path: Path, servers: tuple[PypiServer, PypiServer]
 ) -> None:
@@ -201,7 +218,8 @@ async def test_an_index_is_for_the_organizations_that_the_operator_names(
         assert (await indexes.upload("/legacy/", acme)).status_code == 200
         records = await indexes.broker.records()
     assert records[0]["projects"] == ["bolt-nuts"], "acme's publisher matches too, and does not count here"
-    assert records[2]["projects"] == ["acme-gadgets", "acme-widgets", "bolt-nuts"]
+    shared = [(one["organization"], one["projects"]) for one in records if "shared_with" in one]
+    assert shared == [("acme", ["acme-gadgets", "acme-widgets"]), ("bolt", ["bolt-nuts"])]
 
 
 async def test_whose_organization_is_not_admitted_earns_nothing(

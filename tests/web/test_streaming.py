@@ -16,8 +16,8 @@ import httpx
 import pytest
 import uvicorn
 
-import broker.app as app_module
 from benchmarks.measuring import forget_peak, memory_mb
+from broker import indexes
 from broker.app import create_app
 from broker.gateway import reads
 from broker.gateway.pace import Pace
@@ -254,7 +254,7 @@ async def test_a_client_that_does_not_read_is_given_up(
         monkeypatch.setattr(downloads, "CHUNK_SECONDS", 0.5)
     else:
         quick = functools.partial(Pace, grace_seconds=0.5)
-        monkeypatch.setattr(app_module, "Pace", lambda **_: quick(bytes_per_second=1 << 40))
+        monkeypatch.setattr(indexes, "Pace", lambda **_: quick(bytes_per_second=1 << 40))
     async with wire(tmp_path, pours) as (registry, client), asked(client) as reader:
         await asyncio.wait_for(registry.closed.wait(), 10)
         got = 0
@@ -267,7 +267,7 @@ async def test_a_client_that_does_not_read_is_given_up(
 async def test_a_client_that_reads_in_its_own_time_gets_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seconds in which the registry is waited for are not the client's."""
     quick = functools.partial(Pace, grace_seconds=0.2)
-    monkeypatch.setattr(app_module, "Pace", lambda **_: quick(bytes_per_second=1 << 40))
+    monkeypatch.setattr(indexes, "Pace", lambda **_: quick(bytes_per_second=1 << 40))
 
     async def slowly(_: WireFiles, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
