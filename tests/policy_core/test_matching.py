@@ -484,6 +484,16 @@ def test_two_organizations_each_give_what_is_theirs() -> None:
     assert earned.projects == projects("acme-widgets", "zenith-x")
     assert earned.members == ("acme/alice", "zenith/alicia")
     assert earned.organizations == ("acme", "zenith")
+    assert earned.given_by("acme") == projects("acme-widgets")
+    assert earned.given_by("zenith") == projects("zenith-x")
+    assert earned.given_by("bolt") == frozenset()
+
+
+def test_what_several_publishers_of_one_organization_gave_is_told_together() -> None:
+    several = (publisher("a", to=("acme-a",)), publisher("b", to=("acme-b",)))
+    earned = granted(of(member(), publishers=several), identity())
+    assert earned.given == (projects("acme-a"), projects("acme-b"))
+    assert earned.given_by("acme") == projects("acme-a", "acme-b")
 
 
 def test_rights_in_one_organization_are_none_in_another() -> None:
