@@ -15,9 +15,9 @@ from pathlib import Path
 
 import httpx
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from broker import __version__, logs, settings
 from broker.addresses import TrustedProxies
@@ -45,7 +45,7 @@ from broker.state.opening import open_state
 from broker.state.pulse import Pulse
 from broker.traces import FollowTraces, Traces
 from broker.web import api, hosts, operations, recalls
-from broker.web.answers import Attempts, refuse_unrouted
+from broker.web.answers import Attempts
 from broker.web.callers import Callers
 
 BEGIN_AGAIN_SECONDS = 1.0
@@ -92,7 +92,7 @@ def create_app(
     parts = _Parts(
         chosen, policies, clock, issuers, own_process=own_process, sheets=sheets, leaving=leaving or Leaving(0)
     )
-    app = Starlette(
+    app = Broker(
         routes=parts.routes(),
         lifespan=parts.lifespan,
         middleware=[
@@ -107,11 +107,21 @@ def create_app(
                 asked_by_proxies=tuple(f"{one.base}/authorize" for one in parts.indexes.all if one.proxy != "off"),
             ),
         ],
-        exception_handlers={HTTPException: refuse_unrouted},
     )
     # A redirect loses the body with some clients: each path that is served is named.
     app.router.redirect_slashes = False
     return app
+
+
+class Broker(Starlette):
+    """The application, without Starlette's own two middlewares for errors: `Attempts` answers whatever is raised."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Only those that were asked for, around the router."""
+        app: ASGIApp = self.router
+        for middleware, told, named in reversed(self.user_middleware):
+            app = middleware(app, *told, **named)
+        return app
 
 
 class _Parts:

@@ -7,6 +7,7 @@ token up, and without a record no token is answered.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -48,7 +49,7 @@ class Rates:
             counted += [(f"mint-organization {name}", self.per_organization) for name in organizations]
         if self.per_issuer:
             counted.append((f"mint-issuer {issuer.url}", self.per_issuer))
-        return tuple(Limit(key=key, burst=burst, per_seconds=60) for key, burst in counted)
+        return tuple(_a_minute(key, burst) for key, burst in counted)
 
     def again(self, spend: str) -> Limit:
         """What it counts for where its identity token was exchanged before: whoever has a copy of that token could use
@@ -59,6 +60,11 @@ class Rates:
     def what(self, key: str) -> str:
         """In words, what such a limit is of."""
         return _OF[key.partition(" ")[0]]
+
+
+@functools.lru_cache(maxsize=4096)  # most exchanges are of repositories that had one lately
+def _a_minute(key: str, burst: int) -> Limit:
+    return Limit(key=key, burst=burst, per_seconds=60)
 
 
 _OF: Final = {

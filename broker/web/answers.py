@@ -155,7 +155,8 @@ class Attempts:
             if REFUSAL in scope:
                 self.counts.refusal(scope[REFUSAL])
                 _forget_frames(scope[REFUSAL])
-        except Exception as error:  # noqa: BLE001 - the last line before the caller
+        except Exception as raised:  # noqa: BLE001 - the last line before the caller
+            error = _unrouted(raised) if isinstance(raised, HTTPException) else raised
             if isinstance(error, Refusal):
                 self.counts.refusal(error)
             else:
@@ -209,10 +210,10 @@ def tell_operator(refusal: Refusal, attempt_id: str) -> None:
     say(refusal.code, attempt=attempt_id, detail=refusal.detail, cause="" if cause is None else repr(cause))
 
 
-def refuse_unrouted(_: Request, error: Exception) -> Response:
-    """Turns what the router says into our refusals."""
-    status = error.status_code if isinstance(error, HTTPException) else 0
-    raise refusals.MethodNotAllowed if status == refusals.MethodNotAllowed.status else refusals.NotFound
+def _unrouted(error: HTTPException) -> Refusal:
+    """What the router says, as a refusal of ours."""
+    is_of_the_method = error.status_code == refusals.MethodNotAllowed.status
+    return refusals.MethodNotAllowed() if is_of_the_method else refusals.NotFound()
 
 
 async def read_body(request: Request, most_bytes: int) -> bytes:

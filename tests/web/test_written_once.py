@@ -106,7 +106,7 @@ async def test_one_thing_in_the_way_is_refused_with_its_code(tmp_path: Path, row
 async def test_a_name_that_another_upload_does_not_give_back_is_in_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.app.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("broker.indexes.WAIT_SECONDS", 0.2)
     async with wire_registry() as registry:
         registry.misbehave = hangs()
         async with setup(tmp_path, registry, registry_timeout_seconds=20).running() as broker:
@@ -330,7 +330,7 @@ async def test_after_a_clear_no_the_name_is_free_and_else_it_is_left_to_the_same
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str], status: int
 ) -> None:
     """What a registry was sent and did not refuse may arrive late."""
-    monkeypatch.setattr("broker.app.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("broker.indexes.WAIT_SECONDS", 0.2)
     for name in names:
         async with wire_registry() as registry, setup(tmp_path, registry).running() as broker:
             registry.misbehave = CASES[name].misbehave
@@ -352,7 +352,7 @@ async def test_a_damaged_file_that_is_removed_can_be_uploaded_again(tmp_path: Pa
 async def test_an_unclear_end_that_the_index_cannot_clear_is_left_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.app.WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("broker.indexes.WAIT_SECONDS", 0.2)
     async with wire_registry() as registry, setup(tmp_path, registry).running() as broker:
 
         async def then_no_index(
