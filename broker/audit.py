@@ -183,7 +183,7 @@ class Attempt:
         """What is kept: where several organizations are concerned, the first one's, with one for each other."""
         fields, concerned = self._fields(), self.concerned
         if len(concerned) == 1:
-            return self._record(concerned[0], fields)
+            return self._record(self.concerns, fields)
         fields["shared_with"] = len(concerned) - 1
         first, *others = [self._record(name, self._own(name, fields)) for name in concerned[:MOST_CONSIDERED]]
         return replace(first, others=tuple(others))
@@ -223,10 +223,9 @@ class Attempt:
         Those are concerned that earned the token; and where something was refused, those whose publishers were looked
         at: each hears what became of the runs that it waits for.
         """
-        grant = self.grant
-        if self.project or (grant is not None and self.refusal is None and len(grant.organizations) == 1):
+        if self.project:
             return (self.concerns,)
-        earned = grant.organizations if grant is not None else [one.split("/")[0] for one in self.publishers]
+        earned = self.grant.organizations if self.grant is not None else [one.split("/")[0] for one in self.publishers]
         looked_at = [one.publisher.organization for one in self.considered] if self.refusal is not None else ()
         return tuple(dict.fromkeys((self.concerns, *earned, *looked_at)))
 

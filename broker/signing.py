@@ -56,7 +56,8 @@ LONGEST_TEXT: Final = 64 * 1024
 """Bytes of a file, or a setting, with signing keys."""
 
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
-_FIELD = re.compile(rb"([A-Za-z]+(?:-[A-Za-z]+)*):[ \t]*(\S[^\r\n]*)")
+_FIELD = re.compile(rb"([A-Za-z]+(?:-[A-Za-z]+)*):[ \t]*(\S.*)", re.DOTALL)
+"""The rest of the line, whatever is in it."""
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _FIELDS: Final = {b"Announced": "announced_at", b"Signs-From": "signs_from"}
 _NONE: Final = (None, SINCE_EVER)
@@ -104,7 +105,7 @@ class SigningKeys:
     """The broker's keys, in the order in which they sign."""
 
     keys: tuple[SigningKey, ...]
-    _accepted: Mapping[str, tuple[SigningKey, float]] = field(init=False, repr=False, compare=False)
+    _accepted: Mapping[str, tuple[SigningKey, float]] = field(init=False, repr=False)
     """By their ids, each with the moment until which it is."""
 
     def __post_init__(self) -> None:
@@ -142,11 +143,11 @@ class SigningKeys:
 
     def standing(self, key: SigningKey, now: float) -> Standing:
         """What a key is at a moment."""
-        signing = self.signing_at(now)
-        if key is signing:
-            return "signing"
-        if self.keys.index(key) > self.keys.index(signing):
+        place, signing = self.keys.index(key), self.keys.index(self.signing_at(now))
+        if place > signing:
             return "announced"
+        if place == signing:
+            return "signing"
         return "retiring" if now < self.accepted_until(key) else "over"
 
     def standings(self, now: float) -> dict[str, Standing]:
@@ -215,7 +216,7 @@ def _told(text: bytes) -> dict[str, float]:
     """What the lines say. Any other text is a comment, as RFC 7468 has it, if it does not look like a field."""
     told: dict[str, float] = {}
     for line in text.splitlines():
-        found = _FIELD.fullmatch(line.rstrip())
+        found = _FIELD.match(line.rstrip())
         if found is None:
             continue
         name = _FIELDS.get(found[1])

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from time import perf_counter
+from typing import Any, get_args
+
+import pytest
 
 from broker import refusals
-from broker.audit import MOST_CONSIDERED, RECORD_VERSION, Attempt, new_attempt_id
+from broker.addresses import NOWHERE, Source
+from broker.api_tokens import ApiToken
+from broker.audit import MOST_CONSIDERED, RECORD_VERSION, Attempt, Kind, Step, new_attempt_id
+from broker.minting import NOT_NARROWED, Narrowing
 from tests.fakes import CI, NOW, considered, granted, identity, organization, policies, publisher, trust
 
 AT = NOW + 0.1239
@@ -105,6 +111,92 @@ def test_a_token_that_was_given_again_is_said_to_be() -> None:
     assert "repeated" not in body()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "called"),
+    [
+        ("index", "team-a", "index"),
+        ("token_id", "jti-1", "token_id"),
+        ("expires_at", NOW, "expires_at"),
+        ("upstream", "devpi", "upstream"),
+        ("repeated", True, "repeated"),
+        ("project", "acme-widgets", "project"),
+        ("filename", "acme_widgets-1.0.tar.gz", "filename"),
+        ("sha256", "ab" * 32, "sha256"),
+        ("size_bytes", 1, "size_bytes"),
+        ("version", "1.0", "release"),
+        ("already_stored", True, "already_stored"),
+        ("revoked", "organization acme", "revoked"),
+        ("minted_until", NOW, "minted_until"),
+        ("switched_off", "organization acme", "switched_off"),
+        ("switched_on", "organization acme", "switched_on"),
+        ("by", "operator", "by"),
+        ("reason", "a laptop was lost", "reason"),
+        ("asked", "POST /api/v1/revocations", "asked"),
+        ("unrecorded", {"rate-limited": 3}, "unrecorded"),
+        ("key", "kid-1", "key"),
+        ("change", "signing", "change"),
+        ("before", "g0", "before"),
+        ("signs_from", "2027-01-15T08:00:00Z", "signs_from"),
+        ("replica", "broker-1", "replica"),
+        ("scope", "read", "scope"),
+        ("narrowing", Narrowing(project="acme-widgets", uses=1), "narrowed_to"),
+        ("source", Source("192.0.2.1"), "source"),
+    ],
+)
+def test_what_is_known_has_its_name_in_a_record_and_what_is_not_has_none(field: str, value: Any, called: str) -> None:
+    told = body(**{field: value})
+    shown = {"narrowing": {"project": "acme-widgets", "uses": 1}, "source": "192.0.2.1"}.get(field, value)
+    assert {name: told[name] for name in told.keys() - body().keys()} == {called: shown}
+    assert {name: told[name] for name in body()} == body()
+
+
+def test_a_call_of_the_api_says_by_which_token_and_never_its_digest() -> None:
+    _, token = ApiToken.make("index", "registry", now=NOW, seconds=60)
+    assert body(caller=token)["caller"] == {"token": token.id, "name": "index", "role": "registry"}
+    assert token.digest not in attempt(caller=token).record().body
+
+
+def test_an_attempt_knows_nothing_at_first() -> None:
+    new = attempt()
+    assert (new.source, new.scope, new.narrowing) == (NOWHERE, "upload", NOT_NARROWED)
+    assert (new.identity, new.grant, new.caller, new.refusal) == (None, None, None, None)
+    assert (new.considered, new.publishers, new.unrecorded, new.steps) == ((), (), {}, [])
+    assert (new.expires_at, new.size_bytes, new.registry_status, new.minted_until) == (0, 0, 0, 0)
+    assert (new.repeated, new.already_stored, new.confirmed) == (False, False, False)
+    texts = "index generation issuer token_id upstream project version filename sha256 owner revoked switched_off"
+    texts += " switched_on by reason asked key change before signs_from replica"
+    assert {name: getattr(new, name) for name in texts.split()} == dict.fromkeys(texts.split(), "")
+
+
+def test_the_words_of_records() -> None:
+    assert get_args(Kind) == (
+        "mint",
+        "upload",
+        "download",
+        "revocation",
+        "switch",
+        "api",
+        "limit",
+        "keys",
+        "policies",
+    )
+    assert get_args(Step) == ("body", "keys", "verify", "gates", "mint", "package", "registry", "state")
+
+
+def test_how_long_an_attempt_and_its_steps_took_is_measured_and_is_none_of_what_it_is() -> None:
+    one = attempt(began=perf_counter() - 100)
+    assert 100 <= one.seconds() < 190
+    before = perf_counter()
+    one.passed("body")
+    one.passed("keys")
+    (first, at), (second, later) = one.steps
+    assert (first, second) == ("body", "keys")
+    assert before <= at <= later <= perf_counter()
+    assert one == attempt()
+    assert "began" not in repr(one)
+    assert "steps" not in repr(one)
+
+
 def test_projects_are_sorted() -> None:
     rules = policies(organization(publishers=(publisher(to=("acme-c", "acme-*", "acme-a", "acme-b")),)))
     assert body(grant=granted(rules, identity()))["projects"] == ["acme-*", "acme-a", "acme-b", "acme-c"]
@@ -145,6 +237,8 @@ def test_a_record_belongs_to_the_organization_that_was_found() -> None:
     assert attempt(publishers=("acme/a", "zenith/b")).record().organization == "acme"
     assert attempt(publishers=("acme/a",), considered=considered(zenith, who)).record().organization == "acme"
     assert attempt(grant=granted(zenith, who), publishers=("acme/a",)).record().organization == "zenith"
+    assert attempt(considered=considered(zenith, who), owner="acme").record().organization == "zenith"
+    assert attempt(owner="acme").record().organization == "acme"
     assert attempt().record().organization == ""
 
 
@@ -159,12 +253,22 @@ def test_of_several_organizations_a_record_belongs_to_the_first() -> None:
 def test_of_several_organizations_a_record_belongs_to_the_one_whose_project_it_is() -> None:
     """Else whoever binds another's repository, and comes first by name, would have the records of its uploads."""
     first = publisher("cuckoo", organization="aaa", to=("aaa-egg",))
-    both = policies(organization("aaa", publishers=(first,)), organization("acme"))
+    ours = publisher(to=("acme-widgets", "acme-gadgets"))
+    both = policies(organization("aaa", publishers=(first,)), organization("acme", publishers=(ours,)))
     grant = granted(both, identity())
     assert grant.organizations == ("aaa", "acme")
     assert attempt(grant=grant, kind="upload", project="acme-widgets").record().organization == "acme"
     assert attempt(grant=grant, kind="upload", project="aaa-egg").record().organization == "aaa"
     assert attempt(grant=grant, kind="upload", project="nobody-s").record().organization == "aaa"
+
+
+def test_a_read_belongs_to_the_organization_whose_project_is_read() -> None:
+    first = publisher("cuckoo", organization="aaa", to=(), downloads=("aaa-egg",))
+    reads = publisher(to=(), downloads=("acme-lib",))
+    both = policies(organization("aaa", publishers=(first,)), organization("acme", publishers=(reads,)))
+    grant = granted(both, identity(), scope="read")
+    for project, whose in (("acme-lib", "acme"), ("aaa-egg", "aaa")):
+        assert attempt(grant=grant, kind="download", project=project).record().organization == whose
 
 
 def test_what_was_allowed_is_told_to_each_organization_that_earned_it() -> None:
@@ -233,6 +337,16 @@ def test_of_many_publishers_one_of_each_organization_is_listed() -> None:
         MOST_CONSIDERED,
         ["aaa/p0: matches", "acme/widgets-release: matches", "aaa/p1: matches"],
     )
+
+
+def test_where_all_fit_they_stand_as_they_were_looked_at() -> None:
+    for last in (MOST_CONSIDERED - 1, MOST_CONSIDERED):
+        many = tuple(publisher(f"p{number}", organization="aaa", to=("aaa-egg",)) for number in range(last))
+        both = policies(organization("aaa", publishers=many), organization("acme"))
+        told = body(considered=considered(both, identity()))["considered"]
+        assert told[0] == "aaa/p0: matches"
+        assert told.index("acme/widgets-release: matches") == (last if last < MOST_CONSIDERED else 1)
+        assert len(told) == MOST_CONSIDERED
 
 
 def test_a_record_is_one_line_of_ascii_whatever_a_caller_sent() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.devpi import DevpiTokens, ParentToken, index_of, token_id
-from broker.minting import MintedToken
+from broker.minting import NOT_NARROWED, MintedToken, Narrowing
 from tests.devpi import parent_of
 from tests.fakes import NOW, granted, identity, organization, policies, publisher, refused
 from tests.test_minting import minted as minted_of_our_own
@@ -29,10 +29,12 @@ def tokens(parent: str = PARENT, index: str = INDEX) -> DevpiTokens:
     return DevpiTokens(parent=ParentToken.parse(parent, index), index=index)
 
 
-def mint(*projects: str, by: DevpiTokens | None = None, now: float = NOW, seconds: int = 900) -> MintedToken:
+def mint(
+    *projects: str, by: DevpiTokens | None = None, now: float = NOW, seconds: int = 900, **told: Any
+) -> MintedToken:
     owned = policies(organization(publishers=(publisher(to=projects or ("acme-widgets",)),)))
     grant = granted(owned, identity())
-    return (by or tokens()).mint(grant, identity(), "github", now=now, lifetime_seconds=seconds)
+    return (by or tokens()).mint(grant, identity(), "github", now=now, lifetime_seconds=seconds, **told)
 
 
 def macaroon(text: str) -> Any:
@@ -138,6 +140,35 @@ def test_a_prefix_is_refused_and_not_left_out(projects: tuple[str, ...]) -> None
     assert projects[-1] in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    "narrowing",
+    [Narrowing(version="1.0"), Narrowing(sha256=("0" * 64,)), Narrowing(project="acme-widgets", uses=1)],
+)
+def test_a_token_that_can_be_narrowed_to_no_release_is_refused_and_not_wider(narrowing: Narrowing) -> None:
+    with refused("unsupported-feature"):
+        mint(narrowing=narrowing)
+
+
+def test_a_token_for_one_project_is_given_again_to_who_asks_for_it_again() -> None:
+    to_one = Narrowing(project="acme-tools-x")
+    token = mint("acme-widgets", "acme-tools-*", narrowing=to_one)
+    assert restrictions(token.text)[-1] == "projects=acme-tools-x"
+    assert tokens().repeat(token.receipt, NOW, to_one) == token
+    for other in (NOT_NARROWED, Narrowing(project="acme-widgets")):
+        with refused("replayed-token") as caught:
+            tokens().repeat(token.receipt, NOW, other)
+        assert "narrowed otherwise" in caught.value.detail
+
+
+def test_a_receipt_that_does_not_say_when_still_gives_the_token() -> None:
+    """Versions that wrote none left such behind."""
+    token = mint()
+    stored = json.loads(token.receipt)
+    del stored["claims"]["iat"]
+    again = tokens().repeat(json.dumps(stored), NOW)
+    assert (again.text, again.issued_at) == (token.text, 0)
+
+
 # --- The parent ------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +178,7 @@ def test_any_devpi_token_for_uploads_to_the_index_will_do() -> None:
         parent_of().removeprefix("devpi-"),
         parent_of("allowed=pkg_read,upload", "allowed=upload", "indexes=acme/dev, acme/prod", "not_before=1"),
         parent_of(location="https://devpi.acme.example"),
+        parent_of("projects=acme=widgets"),
     ):
         assert mint(by=tokens(parent)).text.startswith("devpi-")
 

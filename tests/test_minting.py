@@ -25,6 +25,7 @@ from broker.minting import (
 from broker.playground.claims import github_claims
 from broker.policy.matching import Grant
 from broker.policy.model import LONGEST_LIFETIME_SECONDS, Scope
+from broker.policy.subjects import subjects_of
 from broker.providers import Identity
 from broker.signing import KEPT_SECONDS, SigningKey, SigningKeys, key_set
 from broker.tokens import LONGEST_TOKEN
@@ -115,6 +116,7 @@ def test_what_was_minted_is_read_back() -> None:
     assert (read.id, read.subject, read.expires_at) == (token.id, "acme/widgets-release", NOW + 900)
     assert (read.publishers, read.projects) == (("acme/widgets-release",), projects("acme-widgets"))
     assert read.identity == who
+    assert read.subjects == subjects_of(token.id, who, ("acme/widgets-release",))
 
 
 @pytest.mark.parametrize("kind", KINDS)

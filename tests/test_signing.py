@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from broker.playground.ci_keys import signing_key
 from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.signing import (
+    CACHED_SECONDS,
     FOR_EVER,
     KEPT_SECONDS,
     LONGEST_TEXT,
@@ -70,7 +72,7 @@ def test_a_keys_id_is_its_thumbprint() -> None:
     [
         ("nothing", b""),
         ("text", b"secret"),
-        ("an RSA key", pem(rsa.generate_private_key(65537, 2048))),
+        ("an RSA key", pem(signing_key("github"))),
         ("an EC key", pem(ec.generate_private_key(ec.SECP256R1()))),
         ("an encrypted key", pem(ed25519.Ed25519PrivateKey.generate(), password=b"secret")),
         (
@@ -83,7 +85,9 @@ def test_a_keys_id_is_its_thumbprint() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_no_signing_key_is_said_to_be_none(what: str, content: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^it is (no unencrypted private|not an Ed25519) key") as caught:
+    with pytest.raises(
+        ValueError, match=r"^it is (no unencrypted private key in PEM form|not an Ed25519 key)$"
+    ) as caught:
         parse(content)
     assert "secret" not in str(caught.value), what
 
@@ -112,11 +116,17 @@ def test_what_is_written_is_read_back() -> None:
         ("Signs-From: 2026-02-30T05:00:00Z", "a moment is written"),
         ("Signs-From: \u0662026-11-28T05:00:00Z", "a moment is written"),
         ("Signs-From: soon", "a moment is written"),
+        ("Signs-From: \udcff", "a moment is written"),
     ],
 )
 def test_what_is_said_of_a_key_is_understood_or_refused(said: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"^{why}"):
-        parse(said.encode() + b"\n" + pem(PRIVATE))
+        parse(said.encode(errors="surrogateescape") + b"\n" + pem(PRIVATE))
+
+
+def test_blanks_behind_what_is_said_are_nothing_and_before_it_make_it_a_comment() -> None:
+    [key] = parse(b"  Announced: soon\nSigns-From: 2027-01-15T08:00:00Z \t\n" + pem(PRIVATE))
+    assert (key.announced_at, key.signs_from) == (SINCE_EVER, NOW)
 
 
 def test_what_is_said_behind_the_last_key_is_refused() -> None:
@@ -129,7 +139,12 @@ def test_of_several_keys_none_may_be_cut() -> None:
         parse(pem(PRIVATE) + SigningKey.new().text()[:80])
 
 
+def test_the_public_keys_may_be_kept_for_five_minutes() -> None:
+    assert CACHED_SECONDS == 5 * 60
+
+
 def test_a_text_has_an_end() -> None:
+    assert LONGEST_TEXT == 65_536
     assert parse(pem(PRIVATE).rjust(LONGEST_TEXT, b"\n"))
     with pytest.raises(ValueError, match="bytes"):
         parse(pem(PRIVATE).rjust(LONGEST_TEXT + 1, b"\n"))
@@ -236,4 +251,4 @@ def test_a_moment_is_written_in_seconds() -> None:
 def test_no_key_is_in_a_repr() -> None:
     shown = repr(SigningKeys(keys=(EVER, FIRST)))
     assert "Ed25519PrivateKey" not in shown
-    assert FIRST.id in shown
+    assert shown.count(f"id='{FIRST.id}'") == 1

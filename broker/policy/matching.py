@@ -206,7 +206,7 @@ def _off(subject: str) -> str:
     """Who hears it fits a publisher in all that it pins. Why it is off may be another's business (decision 36)."""
     if subject == EVERYTHING:
         return "the whole index is switched off"
-    kind, name = subject.split(" ", maxsplit=1)
+    kind, name = subject.split(" ")
     return f"the {kind} {name!r} is switched off"
 
 

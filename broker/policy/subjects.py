@@ -84,12 +84,12 @@ def subject_of(kind: str, names: Sequence[str]) -> str:
     Raises:
         ValueError: they are not as many as the kind has, or one is empty or longer than any.
     """
-    form = FORMS[kind]
+    form, subject = FORMS[kind], " ".join((kind, *names))
     if len(names) != len(form.split()) or not all(0 < len(name) <= LONGEST_NAME for name in names):
         raise ValueError(f"write {f'{kind} {form}'.rstrip()!r}")
-    if form == "ORGANIZATION/NAME" and names[0].count("/") != 1:
+    if "/" in form and subject.count("/") != 1:
         raise ValueError(f"{names[0]!r} is no {kind}: write ORGANIZATION/NAME, as in the policies")
-    return " ".join((kind, *names))
+    return subject
 
 
 def switch_of(kind: str, names: Sequence[str]) -> str:
@@ -147,10 +147,11 @@ def unknown_in(policies: Policies, kind: str, names: Sequence[str]) -> str:
     if kind in {"issuer", "actor", "run"} and names[0] not in policies.issuers:
         return f"issuer {names[0]!r}"
     if kind in {"organization", "publisher"}:
-        name, _, publisher = names[0].partition("/")
+        [named] = names
+        name, _, publisher = named.partition("/")
         organization = policies.organizations.get(name)
         if organization is None:
             return f"organization {name!r}"
         if publisher and publisher not in organization.publishers:
-            return f"publisher {names[0]!r}"
+            return f"publisher {named!r}"
     return ""

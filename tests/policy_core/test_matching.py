@@ -9,13 +9,22 @@ from typing import Any
 import pytest
 
 from broker import refusals
-from broker.policy.matching import candidates, consider, grant, pinned_on_first_use, require_current, rights
+from broker.policy.matching import (
+    candidates,
+    consider,
+    find_issuer,
+    grant,
+    pinned_on_first_use,
+    require_current,
+    rights,
+)
 from broker.policy.model import Freeze, Member, Organization, Policies, is_past
 from tests.fakes import (
     NOW,
     considered,
     granted,
     identity,
+    issuer,
     member,
     organization,
     policies,
@@ -55,6 +64,21 @@ def test_a_grant_covers_its_projects_alone() -> None:
         "acme-tools-x",
     ]
     assert not any(map(earned.covers, ("acme-widgets-x", "acme-tools", "acme", "other", "")))
+
+
+# --- The issuer ------------------------------------------------------------------------------------------------------
+
+
+def test_an_issuer_is_found_by_its_url_while_it_is_not_switched_off() -> None:
+    on, off = issuer("github"), issuer("gitlab", disabled=True)
+    rules = Policies(generation="g1", issuer_by_url={one.url: one for one in (on, off)})
+    assert find_issuer(rules, on.url) is on
+    with refused("issuer-disabled") as caught:
+        find_issuer(rules, off.url)
+    assert caught.value.detail == "the issuer 'gitlab' is switched off"
+    with refused("unknown-issuer") as caught:
+        find_issuer(rules, f"{on.url}/")
+    assert caught.value.detail == f"the issuer '{on.url}/' is none that this index trusts"
 
 
 # --- The first gate: publishers --------------------------------------------------------------------------------------
@@ -460,6 +484,16 @@ def test_two_organizations_each_give_what_is_theirs() -> None:
     assert earned.projects == projects("acme-widgets", "zenith-x")
     assert earned.members == ("acme/alice", "zenith/alicia")
     assert earned.organizations == ("acme", "zenith")
+    assert earned.given_by("acme") == projects("acme-widgets")
+    assert earned.given_by("zenith") == projects("zenith-x")
+    assert earned.given_by("bolt") == frozenset()
+
+
+def test_what_several_publishers_of_one_organization_gave_is_told_together() -> None:
+    several = (publisher("a", to=("acme-a",)), publisher("b", to=("acme-b",)))
+    earned = granted(of(member(), publishers=several), identity())
+    assert earned.given == (projects("acme-a"), projects("acme-b"))
+    assert earned.given_by("acme") == projects("acme-a", "acme-b")
 
 
 def test_rights_in_one_organization_are_none_in_another() -> None:
