@@ -66,6 +66,12 @@ Kind = Literal["mint", "upload", "download", "revocation", "switch", "api", "lim
 Step = Literal["body", "keys", "verify", "gates", "mint", "package", "registry", "state"]
 """What an attempt goes through, for whoever measures how long each takes."""
 
+OF_SEVERAL: Final = ("considered", "publishers", "members")
+"""Fields with lists whose entries name an organization: 'acme/alice', 'acme/release: environment is ...'."""
+
+OF_ALL: Final = ("detail", "expected", "narrowed_to", "nonce")
+"""Fields that can be about any of several organizations."""
+
 MOST_CONSIDERED: Final = 20
 """Publishers that a record lists, and organizations that have a record of one attempt; with more in one repository,
 the first ones stand for all."""
@@ -180,25 +186,34 @@ class Attempt:
         return perf_counter() - self.began
 
     def record(self) -> Record:
-        """What is kept: where several organizations are concerned, the first one's, with one for each other."""
+        """What is kept: where several organizations are concerned, the first one's, with an excerpt for each other."""
         fields, concerned = self._fields(), self.concerned
+        own = f"{concerned[0]}/"
+        if any(not entry.startswith(own) for name in OF_SEVERAL for entry in fields.get(name, ())):
+            # Owners are told the digest of what is withheld from them, and could try names until one fits.
+            fields["nonce"] = secrets.token_hex(16)
         if len(concerned) == 1:
-            return self._record(self.concerns, fields)
+            return self._record(concerned[0], fields)
         fields["shared_with"] = len(concerned) - 1
-        first, *others = [self._record(name, self._own(name, fields)) for name in concerned[:MOST_CONSIDERED]]
+        first = self._record(concerned[0], {**fields, **self._projects_of(concerned[0])})
+        others = (self._record(name, self._excerpt(name, fields)) for name in concerned[1:MOST_CONSIDERED])
         return replace(first, others=tuple(others))
 
     def _record(self, organization: str, fields: Mapping[str, Any]) -> Record:
         return Record(attempt=self.id, at=self.started_at, organization=organization, body=ascii_json.encode(fields))
 
-    def _own(self, organization: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of several organizations as one has them. Its projects alone: they do not say whose they are."""
-        own = {**fields, "organization": organization}
-        if self.grant is not None:
-            del own["projects"]
-            if given := self.grant.given_by(organization):
-                own["projects"] = sorted(map(str, given))
-        return own
+    def _projects_of(self, organization: str) -> dict[str, Any]:
+        """One organization's alone: they do not say whose they are."""
+        return {} if self.grant is None else {"projects": sorted(map(str, self.grant.given_by(organization)))}
+
+    def _excerpt(self, organization: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What one of several organizations has of it: nothing that can be about another."""
+        own = f"{organization}/"
+        entries = {name: [one for one in fields.get(name, ()) if one.startswith(own)] for name in OF_SEVERAL}
+        told = {**fields, **entries, **self._projects_of(organization)}
+        empty = {name for name in (*OF_SEVERAL, "projects") if not told.get(name)}
+        kept = {name: value for name, value in told.items() if name not in {*OF_ALL, *empty}}
+        return {**kept, "organization": organization, "excerpt": True}
 
     @property
     def concerns(self) -> str:

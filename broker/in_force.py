@@ -187,6 +187,7 @@ class InForce(ABC, Generic[Value, Seen, Error]):
         return look
 
     def _fail(self, error: Error, *, anew: bool) -> None:
+        self._seen = None  # what is in force may be for a time only, from here on: a look that goes well must end that
         now = self._clock()
         self.failing = Failing(since=now if self.failing is None else self.failing.since, error=error)
         event, more = self._keep_the_last(self.failing, now)

@@ -17,7 +17,7 @@ from typing import Any, Final, Self, get_args
 from pydantic_core import from_json
 
 from broker import refusals
-from broker.audit import Kind
+from broker.audit import OF_ALL, OF_SEVERAL, Kind
 from broker.patterns import Projects, normalise
 
 MOST_CONDITIONS: Final = 40
@@ -205,12 +205,6 @@ def _normalised(text: str) -> str:
 
 # --- What an owner sees ----------------------------------------------------------------------------------------------
 
-_OF_SEVERAL: Final = ("considered", "publishers", "members")
-"""Lists whose entries name an organization: 'acme/alice', 'acme/release: environment is ...'."""
-
-_TOGETHER: Final = ("projects", "expected", "detail", "narrowed_to")
-"""What can be several organizations' in one."""
-
 
 def seen_by_owner(organization: str, body: str) -> tuple[str, Sequence[str]]:
     """A record as an owner of its organization may see it, and the names of the fields that are not the whole truth.
@@ -219,11 +213,11 @@ def seen_by_owner(organization: str, body: str) -> tuple[str, Sequence[str]]:
     """
     fields = parse(body)
     own = f"{organization}/"
-    foreign = [name for name in _OF_SEVERAL if any(not one.startswith(own) for one in _texts(fields, name))]
+    foreign = [name for name in OF_SEVERAL if any(not one.startswith(own) for one in _texts(fields, name))]
     if not foreign:
         return body, ()
     # Where each of several has a record, the projects in one's are its own.
-    together = [name for name in _TOGETHER if name != "projects" or "shared_with" not in fields]
+    together = [*OF_ALL, *([] if "shared_with" in fields else ["projects"])]
     withheld = [*foreign, *(name for name in together if name in fields)]
     told = {name: value for name, value in fields.items() if name not in withheld}
     told |= {name: kept for name in foreign if (kept := [one for one in _texts(fields, name) if one.startswith(own)])}

@@ -206,11 +206,18 @@ class Sources:
 
     def _note(self, name: str, concerned: Sequence[str], code: str) -> None:
         self.unrecorded += 1
-        for organization in concerned[:MOST_CONSIDERED]:
-            key = (name, organization)
-            if key not in self._untold and len(self._untold) >= MOST_UNTOLD:
-                key = EVERYBODY
-            self._untold.setdefault(key, _Untold(self._clock())).codes[code] += 1
+        first, *others = [(name, organization) for organization in concerned[:MOST_CONSIDERED]]
+        self._add(first if self._has_room(first, MOST_UNTOLD) else EVERYBODY, code)
+        for key in others:
+            # Half of the table is for those that are concerned first: who binds a repository with many fills the other.
+            if self._has_room(key, MOST_UNTOLD // 2):
+                self._add(key, code)
+
+    def _add(self, key: tuple[str, str], code: str) -> None:
+        self._untold.setdefault(key, _Untold(self._clock())).codes[code] += 1
+
+    def _has_room(self, key: tuple[str, str], most: int) -> bool:
+        return key in self._untold or len(self._untold) < most
 
     async def _pause(self) -> None:
         """Keeps whoever is refused waiting; the client may be gone, and its next connection waits as well."""

@@ -89,7 +89,7 @@ def test_an_upload_in_full() -> None:
         size_bytes=1234,
         registry_status=200,
     )
-    common = {"version", "attempt", "at", "kind", "decision", "generation", "issuer"}
+    common = {"version", "attempt", "at", "kind", "decision", "generation", "issuer", "nonce"}
     assert {name: value for name, value in told.items() if name not in common} == {
         "organization": "acme",
         "publishers": ["acme/widgets-release", "zenith/x"],
@@ -282,9 +282,49 @@ def test_what_was_allowed_is_told_to_each_organization_that_earned_it() -> None:
     told, others = json.loads(first.body), json.loads(other.body)
     assert (told.pop("organization"), others.pop("organization")) == ("acme", "zenith")
     assert (told.pop("projects"), others.pop("projects")) == (["acme-widgets"], ["zenith-a", "zenith-x"])
+    of_all = {name: told.pop(name) for name in ("publishers", "members", "considered", "nonce")}
+    own = {name: others.pop(name) for name in ("publishers", "members", "considered", "excerpt")}
     assert told == others
     assert (told["shared_with"], told["token_id"]) == (1, "jti-1")
-    assert told["publishers"] == ["acme/widgets-release", "zenith/widgets-release"]
+    assert (of_all["publishers"], of_all["members"]) == (
+        ["acme/widgets-release", "zenith/widgets-release"],
+        ["acme/alice", "zenith/alice"],
+    )
+    assert own == {
+        "publishers": ["zenith/widgets-release"],
+        "members": ["zenith/alice"],
+        "considered": ["zenith/widgets-release: matches"],
+        "excerpt": True,
+    }
+
+
+def test_an_excerpt_has_nothing_that_can_be_about_another_organization() -> None:
+    who = identity()
+    rules = policies(organization("acme"), organization("zenith"), organization("zulu"))
+    no = refusals.NoPublisher("acme/secret", expected="acme/secret")
+    narrowed = Narrowing(project="acme-secret")
+    first = attempt(considered=considered(rules, who)[:2], refusal=no, narrowing=narrowed).record()
+    (other,) = first.others
+    assert "acme/secret" in first.body
+    assert "acme/" not in other.body
+    assert "secret" not in other.body
+    told = json.loads(other.body)
+    assert (told["code"], told["considered"]) == ("no-publisher", ["zenith/widgets-release: matches"])
+    assert not told.keys() & {"publishers", "members", "projects"}, "nothing was earned"
+    spared = attempt(
+        grant=granted(policies(organization("zenith")), who), considered=considered(rules, who), refusal=no
+    )
+    assert "projects" not in json.loads(spared.record().others[0].body), "acme's publisher gave nothing"
+
+
+def test_what_is_withheld_cannot_be_guessed_by_its_digest() -> None:
+    who = identity()
+    rules = policies(organization("acme"), organization("zenith"))
+    shared = {"grant": granted(rules, who), "considered": considered(rules, who)}
+    nonces = {body(project="acme-widgets", kind="upload", **shared)["nonce"] for _ in range(2)}
+    nonces |= {body(**shared)["nonce"] for _ in range(2)}
+    assert [len(nonce) for nonce in nonces] == [32] * 4
+    assert "nonce" not in body(grant=granted(policies(), who), considered=considered(policies(), who))
 
 
 def whose(**known: Any) -> list[str]:

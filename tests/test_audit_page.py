@@ -73,8 +73,20 @@ def written(**changes: Any) -> dict[str, Any]:
 
 def shared() -> dict[str, Any]:
     """The record of an attempt that concerns several organizations."""
+    return written(project="", **of_several())
+
+
+def excerpt() -> dict[str, Any]:
+    """The record that another of them has of it."""
+    known = KNOWN | {"project": ""} | of_several()
+    record = Attempt(kind="mint", id="019aa1c2f3d4-8f2c61d0a9", started_at=NOW, **known).record()
+    told: dict[str, Any] = json.loads(record.others[0].body)
+    return told
+
+
+def of_several() -> dict[str, Any]:
     several = policies(organization(), organization("zenith"))
-    return written(project="", grant=granted(several, identity()), considered=considered(several, identity()))
+    return {"grant": granted(several, identity()), "considered": considered(several, identity())}
 
 
 def section(title: str) -> list[str]:
@@ -91,8 +103,8 @@ def test_there_is_a_value_for_each_attribute() -> None:
 
 def test_the_page_names_each_field_that_is_written_and_no_other() -> None:
     assert len(section("Fields")) == len(set(section("Fields")))
-    assert set(section("Fields")) == written().keys() | shared().keys()
-    assert shared().keys() - written().keys() == {"shared_with"}
+    assert set(section("Fields")) == written().keys() | shared().keys() | excerpt().keys()
+    assert shared().keys() - written().keys() == {"shared_with", "nonce"}
     assert f"`version` is {RECORD_VERSION}." in PAGE
 
 
@@ -101,8 +113,8 @@ def test_the_page_names_each_kind() -> None:
 
 
 def test_the_schema_knows_each_field_and_holds_for_what_is_written() -> None:
-    assert SCHEMA["properties"].keys() == written().keys() | shared().keys()
-    assert list(mistakes(shared(), SCHEMA, SCHEMA)) == []
+    assert SCHEMA["properties"].keys() == written().keys() | shared().keys() | excerpt().keys()
+    assert list(mistakes(shared(), SCHEMA, SCHEMA)) == list(mistakes(excerpt(), SCHEMA, SCHEMA)) == []
     for changes in ({}, {"refusal": None}, dict.fromkeys(("identity", "grant", "refusal", "caller"))):
         assert list(mistakes(written(**changes), SCHEMA, SCHEMA)) == []
 

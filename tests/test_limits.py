@@ -289,6 +289,21 @@ async def test_only_so_many_are_told_of_one_by_one(
     assert told == {names[0]: one, names[1]: one, "": four}
 
 
+async def test_who_binds_a_repository_with_many_leaves_the_others_their_half_of_the_table(
+    opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "MOST_UNTOLD", 4)
+    held = opening().sources
+    held._note("192.0.2.1", ("aaa", "bbb", "ccc", "ddd"), "unknown-actor")
+    held._note("192.0.2.1", ("aaa", "bbb", "ccc", "ddd"), "unknown-actor")
+    held._note("192.0.2.2", ("acme", "bbb"), "unknown-actor")
+    held._note("192.0.2.3", ("acme",), "unknown-actor")
+    held._note("192.0.2.4", ("acme", "bbb", "ccc"), "unknown-actor")
+    told = {key: one.codes["unknown-actor"] for key, one in held._untold.items()}
+    whole = {("192.0.2.1", "aaa"): 2, ("192.0.2.1", "bbb"): 2, ("192.0.2.2", "acme"): 1, ("192.0.2.3", "acme"): 1}
+    assert told == whole | {sources.EVERYBODY: 1}, "what has no room of its own is counted once"
+
+
 async def test_only_so_many_wait(opening: Callable[..., Table], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MOST_PAUSED", 1)
     monkeypatch.setattr(sources, "PAUSE_SECONDS", 3600)
@@ -441,7 +456,10 @@ async def test_an_organization_that_uses_up_its_limit_stops_no_other_that_binds_
         )
         shared = ["aaa/cuckoo", "acme/widgets-release"]
         assert [one["publishers"] for one in both] == [["aaa/own"], shared]
-        assert [one["publishers"] for one in alone] == [shared, ["acme/widgets-release"]]
+        assert [(one["publishers"], "excerpt" in one) for one in alone] == [
+            (["acme/widgets-release"], True),
+            (["acme/widgets-release"], False),
+        ]
 
 
 async def test_of_what_left_no_record_each_organization_is_told_that_it_concerns(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -304,6 +305,23 @@ async def test_a_bug_while_loading_is_a_failure_like_another(
     policies._loader = policies._new_loader()
     await policies.refresh()
     assert policies.current == load(tmp_path)
+
+
+async def test_a_failure_that_passes_denies_nothing_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where no thread can be started for a moment, and no file has changed since."""
+    policies = in_force(write(tmp_path))
+    policies._seen = policies._look().seen  # as with files that are old enough to be sure of
+
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "to_thread", fail)
+        await policies.refresh()
+        assert policies.current.denied_from is not None
+    await policies.refresh()
+    assert policies.failing is None
+    assert policies.current.denied_from is None
 
 
 # --- While it runs ---------------------------------------------------------------------------------------------------

@@ -203,18 +203,9 @@ def signs(body: str) -> tuple[float, tuple[Sign, ...]]:
     """
     record = json.loads(body)
     at = datetime.fromisoformat(record["at"]).timestamp()
-    if record.get("shared_with") and not _is_first(record):
+    if record.get("excerpt"):  # of one that shows what all hear: each would hear it once more, and the operator too
         return at, ()
     return at, (*_of_kind(record, at), *_of_refusal(record, at), *_of_use(record, at))
-
-
-def _is_first(record: Mapping[str, Any]) -> bool:
-    """Whether it is the first of the records that several organizations have of one attempt.
-
-    That one shows what all of them hear; from the others, each would hear it once more, and the operator too.
-    """
-    named = [*record.get("publishers", ()), *record.get("considered", ())]
-    return "".join(named[:1]).startswith(f"{record['organization']}/")
 
 
 def _of_kind(record: Mapping[str, Any], at: float) -> Iterator[Sign]:
@@ -240,8 +231,10 @@ def _concerned(record: Mapping[str, Any]) -> Iterable[str]:
 
     Else an organization would hear nothing of its own runs that are refused, once another binds its repository too.
     """
-    considered = () if record.get("project") else record.get("considered", ())
-    return dict.fromkeys((record["organization"], *(text.partition("/")[0] for text in considered)))
+    if record.get("project"):
+        return (record["organization"],)
+    named = (*record.get("publishers", ()), *record.get("considered", ()))
+    return dict.fromkeys((record["organization"], *(text.partition("/")[0] for text in named)))
 
 
 def _of_refusal_for(organization: str, record: Mapping[str, Any], at: float) -> Iterator[Sign]:

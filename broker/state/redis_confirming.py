@@ -7,8 +7,8 @@ the state's URL says how many replicas there are to wait for:
 - **Who writes, waits.** A script that writes is followed by `WAIT`, sent along with it on the same connection: no
   further round trip, and whoever answers the one answers the other. Too few replicas in time is an error. Of several
   scripts that are sent together, one `WAIT` follows the last, and its error is theirs all.
-- **Who reads, asks a master that can write.** On a connection that has not written for `TRUSTED_SECONDS`, a read is
-  preceded by a write and its `WAIT`, sent along with it. Sentinels, and a Cluster's nodes, take longer than that to
+- **Who reads, asks a master that can write.** Where that was not asked on a connection for `TRUSTED_SECONDS`, a read
+  is preceded by a write and its `WAIT`, sent along with it. Sentinels, and a Cluster's nodes, take longer than that to
   find a master gone, so nobody else was a master before the read.
 
 Both are done here, below the library's clients, because only here is it known which connection a command is sent on:
@@ -132,6 +132,9 @@ class _Confirming(Connection):
                 confirming += [await self._answer(*args, **named) for _ in range(self._after_own)]
             if confirming and not (self._alone and isinstance(own, ResponseError)):
                 self._confirm(confirming)
+                # A script that writes may have had nothing to write, and its WAIT then nothing to wait for.
+                if self._before_own:
+                    self._trusted_until = self._sent_at + TRUSTED_SECONDS
         except BaseException:
             self._own = 0
             await self.disconnect(nowait=True)  # or the next command would get an answer of this one
@@ -157,7 +160,6 @@ class _Confirming(Connection):
                 raise NotReplicatedError("Redis does not say that replicas have what was written") from answer
         if answers[-1] < self._replicas:
             raise NotReplicatedError(f"{answers[-1]} of {self._replicas} replicas have what was written")
-        self._trusted_until = self._sent_at + TRUSTED_SECONDS
 
 
 class _ConfirmingTLS(_Confirming, SSLConnection):

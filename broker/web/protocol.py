@@ -47,6 +47,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """The head is complete, and the message is not."""
     _dropped = 0
     """Bytes of this request's body that came after its answer."""
+    _is_refused = False
+    """What came was no request: all that follows is dropped."""
     _timer: asyncio.TimerHandle | None = None
     _address = ""
 
@@ -85,10 +87,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes some bytes in, and ends the connection where a bound is broken."""
+        if self._is_refused:
+            return
         self._unbodied += len(data)
         super().data_received(data)
+        if self._is_refused:
+            return
         if self._unbodied > MOST_HEAD_BYTES:
-            self._refuse(refusals.RequestTooLarge(f"a request's head may have {MOST_HEAD_BYTES} bytes"))
+            self._refuse_in_turn(refusals.RequestTooLarge(f"a request's head may have {MOST_HEAD_BYTES} bytes"))
         elif self._dropped > MOST_DROPPED_BYTES:
             self.transport.close()
         elif self._timer is None and not self._is_answering():
@@ -115,9 +121,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuses what uvicorn cannot parse in the form that all refusals have; maybe after a while."""
+        """Refuses what uvicorn cannot parse in the form that all refusals have."""
         del msg
-        refusal = refusals.MalformedHttp()
+        self._refuse_in_turn(refusals.MalformedHttp())
+
+    def _refuse_in_turn(self, refusal: refusals.Refusal) -> None:
+        """Refuses what is no request; where many do so, after a while."""
+        self._is_refused = True
         if self._is_answering() or self._all.refuses_at_once():
             self._refuse(refusal)
             return

@@ -307,8 +307,9 @@ def test_of_an_attempt_that_several_have_a_record_of_each_hears_once() -> None:
 def test_of_several_publishers_the_organization_s_own_is_told() -> None:
     record = json.loads(refused(refusals.ReplayedToken()))
     record["publishers"] = ["beta/secret-release", "acme/widgets-release"]
-    (alert,) = Watcher().look(json.dumps(record))
-    assert (alert.subject, "beta" in alert.body()) == ("acme/widgets-release", False)
+    own, other = Watcher().look(json.dumps(record))
+    assert (own.subject, "beta" in own.body()) == ("acme/widgets-release", False)
+    assert (other.subject, "acme/" in other.body()) == ("beta/secret-release", False)
 
 
 def test_an_id_is_the_record_s_and_stays_the_same() -> None:

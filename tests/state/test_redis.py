@@ -24,6 +24,7 @@ from broker.policy.model import LONGEST_LIFETIME_SECONDS
 from broker.refusals import StateUnavailable
 from broker.state import (
     REVOCATION_MARGIN_SECONDS,
+    Busy,
     Claimed,
     Forgotten,
     Settled,
@@ -628,6 +629,21 @@ async def test_a_master_that_was_replaced_unseen_is_neither_written_nor_believed
                 behind.api_token("operator"),
                 behind.settle(settlement(spend="another")),
             )
+
+
+async def test_a_script_that_wrote_nothing_says_nothing_of_the_replicas() -> None:
+    """It had nothing to wait for; were the master believed for it, one that was cut off would be."""
+    with RedisServer("--repl-diskless-sync-delay", "0") as server, RedisServer() as replica:
+        replica.asked("REPLICAOF", "127.0.0.1", server.port)
+        wait_until(lambda: has_replicas(server, 1), "the replica does not come up")
+        async with opened(f"{server.url}?replicas=1") as state:
+            now = time.time()
+            assert await state.claim(claim(attempt="one"), now=now, seconds=60) == Claimed()
+            await asyncio.sleep(TRUSTED_SECONDS)
+            replica.freeze()
+            with contextlib.suppress(StateUnavailable):  # where the master wrote something of its own meanwhile
+                assert await state.claim(claim(attempt="two"), now=now, seconds=60) == Busy()
+            await all_unavailable_in_time(is_revoked(state, "token"))
 
 
 async def test_a_master_without_its_replicas_refuses_before_anything_is_written_where_it_is_told_to() -> None:
