@@ -267,7 +267,7 @@ _PIECE = st.text(alphabet="aA10._-!+v", min_size=1, max_size=8)
 
 
 @given(name=_PIECE, version=_PIECE, build=st.sampled_from(["", "-1", "-1x", "-2-3"]), sdist=st.booleans())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=200)
 def test_the_registry_reads_the_same_project_from_a_filename_that_passes(
     name: str, version: str, build: str, sdist: bool, tmp_path: Path
 ) -> None:
@@ -676,7 +676,7 @@ def test_a_directory_beyond_the_bound_is_refused(tmp_path: Path, monkeypatch: py
 
 
 @given(data=st.data(), kind=st.sampled_from([WHEEL, SDIST]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 def test_a_damaged_archive_is_refused_or_right_and_nothing_else_is_raised(
     data: st.DataObject, kind: str, tmp_path: Path
 ) -> None:

@@ -190,7 +190,7 @@ def test_each_stored_file_is_pypiserver_s_project_s_or_nobody_s(registry: PypiSe
         assert re.search(r"/|-[0-9].*-[0-9]|-py3\.9-|\.x-|widgets\.zip", name), "only what can be read in two ways"
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(target=TARGETS)
 @example(target="/packages/simple/acme-3.0.zip")
 @example(target="/packages/acme-widgets/victim-3.0.zip")
@@ -229,7 +229,7 @@ NAME_PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(
     parts=st.lists(NAME_PARTS, min_size=1, max_size=9),
     suffix=st.sampled_from([".tar.gz", ".zip", ".whl", ".tar.gz.zip"]),
