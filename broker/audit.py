@@ -187,17 +187,17 @@ class Attempt:
 
     def record(self) -> Record:
         """What is kept: where several organizations are concerned, the first one's, with an excerpt for each other."""
-        fields, concerned = self._fields(), self.concerned
-        own = f"{concerned[0]}/"
+        fields, (mine, *others) = self._fields(), self.concerned
+        own = f"{mine}/"
         if any(not entry.startswith(own) for name in OF_SEVERAL for entry in fields.get(name, ())):
             # Owners are told the digest of what is withheld from them, and could try names until one fits.
             fields["nonce"] = secrets.token_hex(16)
-        if len(concerned) == 1:
-            return self._record(concerned[0], fields)
-        fields["shared_with"] = len(concerned) - 1
-        first = self._record(concerned[0], {**fields, **self._projects_of(concerned[0])})
-        others = (self._record(name, self._excerpt(name, fields)) for name in concerned[1:MOST_CONSIDERED])
-        return replace(first, others=tuple(others))
+        if not others:
+            return self._record(mine, fields)
+        fields["shared_with"] = len(others)
+        first = self._record(mine, {**fields, **self._projects_of(mine)})
+        excerpts = (self._record(name, self._excerpt(name, fields)) for name in others[: MOST_CONSIDERED - 1])
+        return replace(first, others=tuple(excerpts))
 
     def _record(self, organization: str, fields: Mapping[str, Any]) -> Record:
         return Record(attempt=self.id, at=self.started_at, organization=organization, body=ascii_json.encode(fields))
