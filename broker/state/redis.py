@@ -23,6 +23,7 @@ import hashlib
 import math
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from redis.asyncio import Redis
@@ -463,26 +464,26 @@ class RedisState:
 
         # What writes answers briefly; what reads may answer with a thousand records, and others would wait for them.
         if self._together is None or not script.writes:
-            return await self._within_deadline(alone, repeatable=repeatable)
+            return await self._within_deadline(alone, self._turns, repeatable=repeatable)
         run, commands = self._together.run, ((by_name, script.name, *asked), (in_full, script.text, *asked))
-        return await self._within_deadline(lambda: run(*commands), repeatable=repeatable)
+        return await self._within_deadline(lambda: run(*commands), contextlib.nullcontext(), repeatable=repeatable)
 
     async def _command(self, name: str, *arguments: Argument) -> Any:
         """What a command answers that only reads, or may be done twice and be lost."""
-        return await self._within_deadline(
-            lambda: self._send(Operation(name, writes=False), *arguments), repeatable=True
-        )
+        command = Operation(name, writes=False), *arguments
+        return await self._within_deadline(lambda: self._send(*command), self._turns, repeatable=True)
 
     async def _send(self, *command: Argument) -> Any:
         try:
-            async with self._turns:
-                return await self._client.redis.execute_command(*command)
+            return await self._client.redis.execute_command(*command)
         except RuntimeError as error:
             # uvloop's, for writing to a connection that the other side has just closed; asyncio has an OSError there.
             raise NotConnectedError from error
 
-    async def _within_deadline(self, ask: Callable[[], Awaitable[Any]], *, repeatable: bool) -> Any:
-        """Asks, once more where the connection broke and that is safe.
+    async def _within_deadline(
+        self, ask: Callable[[], Awaitable[Any]], turn: AbstractAsyncContextManager[None], *, repeatable: bool
+    ) -> Any:
+        """Waits for a turn and asks, once more where the connection broke and that is safe.
 
         Raises:
             StateUnavailable: there was no answer in time, or an error.
@@ -490,7 +491,7 @@ class RedisState:
         if self._closed:
             raise StateUnavailable
         try:
-            async with asyncio.timeout(DEADLINE_SECONDS):
+            async with asyncio.timeout(DEADLINE_SECONDS), turn:
                 try:
                     return await ask()
                 except NotConnectedError:
