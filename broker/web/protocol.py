@@ -87,8 +87,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes some bytes in, and ends the connection where a bound is broken."""
-        if self._is_refused:
-            return
         self._unbodied += len(data)
         super().data_received(data)
         if self._is_refused:

@@ -310,6 +310,8 @@ def test_of_several_publishers_the_organization_s_own_is_told() -> None:
     own, other = Watcher().look(json.dumps(record))
     assert (own.subject, "beta" in own.body()) == ("acme/widgets-release", False)
     assert (other.subject, "acme/" in other.body()) == ("beta/secret-release", False)
+    (alone,) = Watcher().look(json.dumps(record | {"project": "acme-widgets"}))
+    assert alone.organization == "acme", "a known project says whose it is"
 
 
 def test_an_id_is_the_record_s_and_stays_the_same() -> None:

@@ -114,6 +114,8 @@ async def test_what_is_withheld_is_not_found_by_asking_for_it(broker: Broker) ->
     ):
         assert len(await seen(broker, "bolt", kind="mint", **{name: own})) == 1
         assert await seen(broker, "bolt", kind="mint", **{name: foreign}) == []
+        assert len(await seen(broker, "acme", kind="mint", **{name: foreign})) == 1, "it is acme's own"
+        assert await seen(broker, "acme", kind="mint", **{name: own}) == [], "acme's record is of the whole attempt"
 
 
 async def test_a_refusal_and_a_revocation_are_in_the_audit_of_each_and_an_upload_in_that_of_its_project(
