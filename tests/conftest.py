@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.devpi import Devpi
 
 # A busy machine is no fault of a test's.
-settings.register_profile("patient", settings.default, deadline=None)
+settings.register_profile("patient", settings.default, deadline=None, max_examples=60)
 settings.load_profile("patient")
 
 
