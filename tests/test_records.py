@@ -196,9 +196,11 @@ def test_an_owner_sees_the_own_projects_of_what_several_have_a_record_of_and_not
         publishers=["acme/release", "zenith/x"],
         projects=["acme-widgets"],
         narrowed_to={"project": "zenith-secret"},
+        nonce="ab" * 16,
     )
     seen, withheld = seen_by_owner("acme", text)
-    assert set(withheld) == {"publishers", "narrowed_to"}
+    assert set(withheld) == {"publishers", "narrowed_to", "nonce"}
+    assert "nonce" not in json.loads(seen), "with it, names could be tried until the digest of the whole fits"
     told = json.loads(seen)
     assert (told["shared_with"], told["publishers"], told["projects"]) == (1, ["acme/release"], ["acme-widgets"])
     assert "zenith" not in seen

@@ -7,7 +7,7 @@ Laws:
 - where one comes too many, another is closed that waits for its client: of the address that has the most, first the
   oldest that has not sent a head, then the oldest whose body is not there. So whoever opens hundreds displaces itself;
 - a request that is there is never broken off. If there are nothing but those, the newcomer is closed;
-- of what is no HTTP, `MOST_AT_ONCE` a second are refused at once. All others wait for their answer: whoever sends such
+- of what is no HTTP, `MOST_REFUSED_AT_ONCE` a second are refused at once. All others wait for their answer: whoever sends such
   by the hundred connects again as soon as it is answered, and all in step.
 """
 
@@ -24,7 +24,7 @@ Awaits = Literal["head", "body", "nothing"]
 
 TELL_SECONDS: Final = 60.0
 
-MOST_AT_ONCE: Final = 20
+MOST_REFUSED_AT_ONCE: Final = 20
 
 
 class Connection(Protocol):
@@ -76,7 +76,7 @@ class Connections:
         if now - self._refused_since >= 1:
             self._refused_since, self._refused = now, 0
         self._refused += 1
-        return self._refused <= MOST_AT_ONCE
+        return self._refused <= MOST_REFUSED_AT_ONCE
 
     def _giving_way(self) -> Iterator[tuple[Connection, str]]:
         for address, ones in sorted(self._of.items(), key=lambda of: len(of[1]), reverse=True):

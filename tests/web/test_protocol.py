@@ -16,7 +16,7 @@ import pytest
 
 from broker.playground.ci_server import serving_ci
 from broker.sources import PAUSE_SECONDS
-from broker.web.connections import MOST_AT_ONCE
+from broker.web.connections import MOST_REFUSED_AT_ONCE
 from broker.web.protocol import DROP_SECONDS, HEAD_SECONDS, MOST_DROPPED_BYTES, MOST_HEAD_BYTES
 from tests.servers import Served, broker
 
@@ -161,7 +161,7 @@ def test_a_crowd_that_sends_no_http_is_made_to_wait_and_falls_out_of_step(
     served: Served, sent: bytes, code: str
 ) -> None:
     with ExitStack() as stack:
-        crowd = [stack.enter_context(connect(served)) for _ in range(3 * MOST_AT_ONCE)]
+        crowd = [stack.enter_context(connect(served)) for _ in range(3 * MOST_REFUSED_AT_ONCE)]
         began = time.monotonic()
         for one in crowd:
             one.sendall(sent)
@@ -171,7 +171,7 @@ def test_a_crowd_that_sends_no_http_is_made_to_wait_and_falls_out_of_step(
     assert all(code in answer.decode() for answer, _ in took if answer)
     seconds = sorted(one for _, one in took)
     # Two thirds wait for one second on average; that all of these are done within half of one is as good as impossible.
-    assert seconds[MOST_AT_ONCE] < seconds[-1] - 0.5 * PAUSE_SECONDS
+    assert seconds[MOST_REFUSED_AT_ONCE] < seconds[-1] - 0.5 * PAUSE_SECONDS
     assert seconds[-1] > PAUSE_SECONDS
 
 
