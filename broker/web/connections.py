@@ -7,8 +7,8 @@ Laws:
 - where one comes too many, another is closed that waits for its client: of the address that has the most, first the
   oldest that has not sent a head, then the oldest whose body is not there. So whoever opens hundreds displaces itself;
 - a request that is there is never broken off. If there are nothing but those, the newcomer is closed;
-- of what is no HTTP, `MOST_REFUSED_AT_ONCE` a second are refused at once. All others wait for their answer: whoever sends such
-  by the hundred connects again as soon as it is answered, and all in step.
+- of what is no HTTP, `MOST_REFUSED_AT_ONCE` a second are refused at once. All others wait for their answer: whoever
+  sends such by the hundred connects again as soon as it is answered, and all in step.
 """
 
 from __future__ import annotations
