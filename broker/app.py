@@ -10,14 +10,15 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from broker import __version__, logs, settings
 from broker.addresses import TrustedProxies
@@ -93,6 +94,7 @@ def create_app(
         chosen, policies, clock, issuers, own_process=own_process, sheets=sheets, leaving=leaving or Leaving(0)
     )
     app = Broker(
+        asked_most=hosts.asked_most(parts.indexes.all),
         routes=parts.routes(),
         lifespan=parts.lifespan,
         middleware=[
@@ -116,12 +118,28 @@ def create_app(
 class Broker(Starlette):
     """The application, without Starlette's own two middlewares for errors: `Attempts` answers whatever is raised."""
 
+    def __init__(self, *, asked_most: Mapping[str, ASGIApp], **named: Any) -> None:
+        """As Starlette's.
+
+        Args:
+            asked_most: By paths, what is posted to them: it is also among the routes, and found here before those.
+        """
+        super().__init__(**named)
+        self.asked_most = asked_most
+
     def build_middleware_stack(self) -> ASGIApp:
         """Only those that were asked for, around the router."""
-        app: ASGIApp = self.router
+
+        def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+            if scope.get("method") == "POST":
+                path = scope["path"].removeprefix(scope.get("root_path", ""))
+                return self.asked_most.get(path, self.router)(scope, receive, send)
+            return self.router(scope, receive, send)
+
+        stack: ASGIApp = app
         for middleware, told, named in reversed(self.user_middleware):
-            app = middleware(app, *told, **named)
-        return app
+            stack = middleware(stack, *told, **named)
+        return stack
 
 
 class _Parts:
@@ -175,7 +193,6 @@ class _Parts:
         exchange = self.indexes.all[0].exchange
         callers = Callers(exchange)
         return [
-            *hosts.asked_most(self.indexes.all),
             *operations.routes(exchange, self.policies, self.pulse, self.signing, self.leaving),
             *api.routes(callers),
             *recalls.routes(callers),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
-from starlette.routing import BaseRoute, Host, Route, Router
+from starlette.routing import BaseRoute, Host, Router
+from starlette.types import ASGIApp
 
 from broker.web import downloads, forward, oauth, publishing, uploads
 from broker.web.callers import Callers
@@ -25,10 +26,10 @@ def routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:
     return [*named, *_routes(first, callers)]
 
 
-def asked_most(indexes: Sequence[Index]) -> list[Route]:
-    """The routes of exchanges, to be looked for first. Of several hosts, each has its own, behind its name."""
+def asked_most(indexes: Sequence[Index]) -> Mapping[str, ASGIApp]:
+    """What is posted to most, by its path: exchanges. Of several hosts, each has its own, behind its name."""
     hosts = {urlsplit(index.url).hostname for index in indexes}
-    return publishing.exchange_routes(indexes) if len(hosts) == 1 else []
+    return publishing.mints(indexes) if len(hosts) == 1 else {}
 
 
 def _routes(indexes: Sequence[Index], callers: Callers) -> list[BaseRoute]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from broker import refusals
+from broker import ascii_json, refusals
 from broker.exchange import MULTI_USE, MintRequest, parse_request, read_request
 from broker.signing import CACHED_SECONDS, key_set
 from broker.tokens import LONGEST_TOKEN
@@ -57,27 +57,34 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
         return Json(keys, Cache_Control=f"public, max-age={CACHED_SECONDS}")
 
     return [
-        *exchange_routes(indexes),
+        *(Route(path, mint, methods=["POST"]) for path, mint in mints(indexes).items()),
+        *(Route(f"{index.base}/oidc/audience", _audience(index), methods=["GET"]) for index in indexes),
         Route("/_/oidc/burn-token", burn, methods=["POST"]),
         Route("/.well-known/pytp", discover, methods=["GET"]),
         Route("/.well-known/jwks.json", public_keys, methods=["GET"]),
     ]
 
 
-def exchange_routes(indexes: Sequence[Index]) -> list[Route]:
-    """Of those, what hands out an audience and trades identity tokens."""
-    return [route for index in indexes for route in _exchange_routes(index)]
+def mints(indexes: Sequence[Index]) -> dict[str, ASGIApp]:
+    """Of those, what trades identity tokens: paths that are posted to, and what answers there."""
+    told: dict[str, ASGIApp] = {}
+    for index in indexes:
+        mint = _Mint(index)
+        told[f"{index.base}/oidc/mint-token"] = mint
+        if index.is_default:
+            told["/_/oidc/github/mint-token"] = mint
+    return told
 
 
-def _exchange_routes(index: Index) -> list[Route]:
+def _audience(index: Index) -> Callable[[Request], Awaitable[Response]]:
     async def audience(_: Request) -> Response:
         return Json({"audience": index.exchange.audience})
 
-    mints = [f"{index.base}/oidc/mint-token", *(["/_/oidc/github/mint-token"] if index.is_default else [])]
-    return [
-        *(Route(path, _Mint(index), methods=["POST"]) for path in mints),
-        Route(f"{index.base}/oidc/audience", audience, methods=["GET"]),
-    ]
+    return audience
+
+
+_MINTED: Final = [(name, value) for name, value in Json(None).raw_headers if name != b"content-length"]
+"""The headers that every answer with a token has: made once, for exchanges are what is asked most."""
 
 
 class _Mint:
@@ -93,7 +100,10 @@ class _Mint:
         attempt = scope["attempt"]
         minted = await self.index.exchange.mint(asked(), attempt, scope["source"])
         told = {"success": True, "token": minted.text, "expires": minted.expires_at, "attempt": attempt}
-        await Json(told)(scope, receive, send)
+        body = ascii_json.encode(told).encode()
+        headers = [*_MINTED, (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
 def _path(url: str) -> str:
