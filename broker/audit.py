@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from operator import attrgetter
 from time import perf_counter
 from typing import Any, Final, Literal
@@ -248,7 +249,7 @@ class Attempt:
         fields: dict[str, Any] = {
             "version": RECORD_VERSION,
             "attempt": self.id,
-            "at": datetime.fromtimestamp(self.started_at, UTC).isoformat(timespec="milliseconds"),
+            "at": _moment(self.started_at),
             "kind": self.kind,
             "decision": "refused" if self.refusal else "allowed",
             "organization": self.concerns,
@@ -284,6 +285,17 @@ class Attempt:
         if self.registry_status or self.confirmed:
             fields["stored"] = self.confirmed or self.registry_status < _FIRST_NO
         return fields
+
+
+def _moment(at: float) -> str:
+    """1790000000.1234 -> '2026-09-21T14:13:20.123+00:00'"""
+    seconds, milliseconds = divmod(int(at * 1_000_000 + 0.5) // 1000, 1000)
+    return f"{_second(seconds)}.{milliseconds:03d}+00:00"
+
+
+@lru_cache(maxsize=16)  # thousands of attempts begin in one second
+def _second(at: int) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _shown(considered: Sequence[Considered]) -> Sequence[Considered]:
