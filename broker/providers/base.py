@@ -247,12 +247,14 @@ class Trust(BaseModel):
             return Mismatch(rule=_ISSUER, expected=_shown(self.issuer), actual=_shown(identity.issuer))
         for rule in self.rules:
             expected = self.stated(rule.field)
-            asks = expected is not None or rule.always
-            if rule.kind is Kind.ID and expected is None:
+            if expected is None and not rule.always:
+                if rule.kind is not Kind.ID:
+                    continue
                 # With neither id nor `pin`, a publisher does not load; one that is here all the same fits nobody.
                 expected = pins.get(rule.field) if self.pin else None
-                asks = expected is not None or self.pin is None
-            if asks and not rule.agrees(expected, actual := identity.told(rule.of)):
+                if expected is None and self.pin:
+                    continue
+            if not rule.agrees(expected, actual := identity.told(rule.of)):
                 return Mismatch(rule=rule, expected=_shown(expected), actual=_shown(actual))
         return None
 
