@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -44,38 +44,56 @@ class Row:
         return [cls.of(one) for one in (record, *record.others)]
 
 
-def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
-    """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
-    ends = _ends(cursor, {row.organization for row in rows})
-    values: list[tuple[Any, ...]] = []
-    for row in rows:
-        sequence, link = ends.get(row.organization) or (0, chain.genesis(row.organization))
-        ends[row.organization] = sequence, link = sequence + 1, chain.link(link, row.digest)
-        organization = to_bytes(row.organization)
-        values.append((row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link)))
-    insert(cursor, "INSERT INTO records (at, organization, attempt, receipt, body, sequence, link) VALUES", values)
-    # With AUTOINCREMENT and the write lock held, rows are numbered one after the other.
-    first = (cursor.lastrowid or 0) - len(rows) + 1
-    heads = [
-        (to_bytes(name), sequence, bytes.fromhex(link), 0, bytes.fromhex(chain.genesis(name)))
-        for name, (sequence, link) in ends.items()
-    ]
-    insert(
-        cursor,
-        "INSERT INTO heads (organization, sequence, link, swept_sequence, swept_link) VALUES",
-        heads,
-        "ON CONFLICT DO UPDATE SET sequence = excluded.sequence, link = excluded.link",
-    )
-    return first
+class Ends:
+    """Where the chains of some organizations end, and what is appended there."""
+
+    def __init__(self, heads: str | None) -> None:
+        """As `query` reads them."""
+        fields = (item.split(" ") for item in heads.split(";")) if heads else ()
+        self._heads = {bytes.fromhex(name): (int(sequence), link.lower()) for name, sequence, link in fields}
+
+    @staticmethod
+    def query(organizations: Sequence[bytes]) -> str:
+        """One column, with a mark for each organization: each row that a statement gives hands the interpreter over."""
+        heads = "hex(organization) || ' ' || sequence || ' ' || hex(link)"
+        return f"(SELECT group_concat({heads}, ';') FROM heads WHERE organization IN ({marks(organizations)}))"  # noqa: S608 - ours
+
+    def append(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
+        """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
+        ends = self._heads
+        moved: dict[bytes, bytes] = {}
+        values: list[tuple[Any, ...]] = []
+        for row in rows:
+            organization = to_bytes(row.organization)
+            if organization not in moved:
+                moved[organization] = bytes.fromhex(chain.genesis(row.organization))
+            sequence, link = ends.get(organization) or (0, chain.genesis(row.organization))
+            ends[organization] = sequence, link = sequence + 1, chain.link(link, row.digest)
+            values.append((row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link)))
+        insert(cursor, "INSERT INTO records (at, organization, attempt, receipt, body, sequence, link) VALUES", values)
+        # With AUTOINCREMENT and the write lock held, rows are numbered one after the other.
+        first = (cursor.lastrowid or 0) - len(rows) + 1
+        heads = [(name, *_end(ends[name]), 0, genesis) for name, genesis in moved.items()]
+        insert(
+            cursor,
+            "INSERT INTO heads (organization, sequence, link, swept_sequence, swept_link) VALUES",
+            heads,
+            "ON CONFLICT DO UPDATE SET sequence = excluded.sequence, link = excluded.link",
+        )
+        return first
 
 
-def _ends(cursor: sqlite3.Cursor, organizations: Collection[str]) -> dict[str, tuple[int, str]]:
-    names = [to_bytes(name) for name in organizations]
-    cursor.execute(
-        f"SELECT organization, sequence, link FROM heads WHERE organization IN ({marks(names)})",  # noqa: S608 - marks
-        names,
-    )
-    return {to_text(name): (sequence, link.hex()) for name, sequence, link in cursor}
+def _end(end: tuple[int, str]) -> tuple[int, bytes]:
+    sequence, link = end
+    return sequence, bytes.fromhex(link)
+
+
+def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
+    """Appends records, at least one, each linked to its organization's last."""
+    organizations = list({to_bytes(row.organization) for row in rows})
+    cursor.execute(f"SELECT {Ends.query(organizations)}", organizations)
+    (heads,) = cursor.fetchone()
+    Ends(heads).append(cursor, rows)
 
 
 def newest(cursor: sqlite3.Cursor, most: int, organization: str | None) -> list[str]:

@@ -8,13 +8,14 @@ at once. All of it is in one transaction that holds the file's write lock, so no
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sqlite3
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
-from broker.state.sqlite_records import Row, append, insert, marks
+from broker.state.sqlite_records import Ends, Row, insert, marks
 
 
 class Settling:
@@ -57,10 +58,11 @@ class _Batch:
 
     def __init__(self, cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> None:
         self._cursor = cursor
-        self._spends, self._limits, since, any_off = _known(
+        self._spends, self._limits, self._ends, since, any_off = _known(
             cursor,
             {one.spend for one in settlings},
             {key for one in settlings for key, _ in one.limits},
+            {to_bytes(row.organization) for one in settlings for row in (one.row, *one.others)},
         )
         self._since = begin(cursor, settlings[0].since) if since is None else since
         # Hardly ever is anything off: subjects are looked for where something is.
@@ -95,8 +97,8 @@ class _Batch:
             insert(self._cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(self._counted.items()))
         if self._settled:
             others = [row for one in self._settled for row in one.others]  # behind all that spent tokens point to
-            numbered = enumerate(self._settled, append(self._cursor, [*(one.row for one in self._settled), *others]))
-            rows = [(one.spend, one.settlement.spend_until, number) for number, one in numbered]
+            first = self._ends.append(self._cursor, [*(one.row for one in self._settled), *others])
+            rows = [(one.spend, one.settlement.spend_until, first + at) for at, one in enumerate(self._settled)]
             insert(self._cursor, "INSERT OR REPLACE INTO spends (key, until, record) VALUES", rows)
 
     def _before(self, one: Settling) -> tuple[bytes, bytes] | None:
@@ -164,7 +166,13 @@ def count(cursor: sqlite3.Cursor, limits: Sequence[tuple[bytes, Limit]], now: fl
 
 def keyed(limits: Sequence[Limit]) -> list[tuple[bytes, Limit]]:
     """Limits beside the keys that the file has for them."""
-    return [(hashed(limit.key), limit) for limit in limits]
+    return [(_hashed_often(limit.key), limit) for limit in limits]
+
+
+@functools.lru_cache(maxsize=4096)
+def _hashed_often(key: str) -> bytes:
+    """Limits are of a few thousand things, and of the same ones all the time."""
+    return hashed(key)
 
 
 def hashed(key: str) -> bytes:
@@ -173,22 +181,24 @@ def hashed(key: str) -> bytes:
 
 
 def _known(
-    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes]
-) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], int | None, bool]:
-    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; since when it
-    remembers; and whether anything is switched off.
+    cursor: sqlite3.Cursor, spends: Collection[bytes], limits: Collection[bytes], organizations: Collection[bytes]
+) -> tuple[dict[bytes, tuple[int, int]], dict[bytes, int], Ends, int | None, bool]:
+    """What the file says: of spent tokens, until when and the record's id; of limits, the moment; of organizations,
+    where their records end; since when it remembers; and whether anything is switched off.
     """
-    asked_spends, asked_limits = _padded(spends), _padded(limits)
+    asked_spends, asked_limits, asked_ends = _padded(spends), _padded(limits), _padded(organizations)
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
     query = (
         f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"  # noqa: S608 - ours
-        " (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
+        f" {Ends.query(asked_ends)}, (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
     )
-    spent, counted, since, any_off = cursor.execute(query, [*asked_spends, *asked_limits]).fetchone()
+    cursor.execute(query, [*asked_spends, *asked_limits, *asked_ends])
+    spent, counted, heads, since, any_off = cursor.fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
+        Ends(heads),
         since,
         bool(any_off),
     )
