@@ -37,6 +37,9 @@ DROP_SECONDS: Final = 10.0
 MOST_DROPPED_BYTES: Final = 64 * 1024 * 1024
 """What is dropped of a body that comes after its answer: clients that send first and read later then see it."""
 
+MOST_HELD_BYTES: Final = 4096
+"""A head; what is longer is worth a write of its own."""
+
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, bounded by the laws above. uvicorn bounds how long a connection is idle between requests."""
@@ -63,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Takes its place, and starts the clock for the first head."""
-        super().connection_made(transport)
+        super().connection_made(_Gathering(transport, self.loop))
         self._address = TrustedProxies().source(self.client[0] if self.client else "", ()).name
         self._start_timer()
         if not self._all.enter(self, self._address):
@@ -156,3 +159,62 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join(b"%b: %b\r\n" % header for header in headers)
         self.transport.write(b"HTTP/1.1 %d Refused\r\n%b\r\n%b" % (answer.status_code, head, bytes(answer.body)))
         self.transport.close()
+
+
+class _Gathering(asyncio.Transport):
+    """Writes an answer's head with what follows it in the same turn of the event loop.
+
+    uvicorn writes the two apart: twice a system call, a packet, a TLS record, and a client that wakes up.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        """Around uvicorn's own.
+
+        Args:
+            loop: The transport's.
+        """
+        super().__init__()
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Writes what is held and this; or holds this until the turn ends."""
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held + data)
+        elif len(data) > MOST_HELD_BYTES:
+            self._transport.write(data)
+        else:
+            self._held = bytes(data)
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Closes it when all is written."""
+        self._flush()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Closes it at once."""
+        self._held = b""
+        self._transport.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self._transport.is_closing()
+
+    def pause_reading(self) -> None:
+        """Asks for no more data."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Asks for data again."""
+        self._transport.resume_reading()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """As the transport has it."""
+        return self._transport.get_extra_info(name, default)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
