@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
@@ -125,6 +126,7 @@ class Attempts:
         self.sources = sources
         self.leaving = leaving
         self.proxies = proxies
+        self._alone: Callable[[str], Source] = lru_cache(maxsize=4096)(lambda peer: proxies.source(peer, ()))
         self.asked_by_proxies = asked_by_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -177,7 +179,8 @@ class Attempts:
     def _source(self, scope: Scope, path: str) -> Source:
         client = scope.get("client")
         told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-        source = self.proxies.source(client[0] if client else "", told)
+        peer = client[0] if client else ""
+        source = self.proxies.source(peer, told) if told else self._alone(peer)
         return replace(source, stands_for_many=True) if path.startswith(self.asked_by_proxies) else source
 
 
