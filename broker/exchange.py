@@ -8,11 +8,12 @@ token up, and without a record no token is answered.
 from __future__ import annotations
 
 import functools
-import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from pydantic_core import from_json
 
 from broker import refusals, tokens
 from broker.addresses import NOWHERE, Source
@@ -420,10 +421,10 @@ def read_scope(text: object) -> Scope:
     Raises:
         UnsupportedScope: that is none.
     """
-    scope = next((one for one in SCOPES if one == text), None)
-    if scope is None:
-        raise refusals.UnsupportedScope(f"the scope is {' or '.join(map(repr, SCOPES))}, and not {str(text)[:100]!r}")
-    return scope
+    for scope in SCOPES:
+        if scope == text:
+            return scope
+    raise refusals.UnsupportedScope(f"the scope is {' or '.join(map(repr, SCOPES))}, and not {str(text)[:100]!r}")
 
 
 def parse_request(body: bytes) -> dict[str, Any]:
@@ -433,8 +434,8 @@ def parse_request(body: bytes) -> dict[str, Any]:
         MalformedRequest: it is none.
     """
     try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        request = from_json(body)
+    except ValueError as error:
         raise refusals.MalformedRequest("the body is not JSON") from error
     if not isinstance(request, dict) or not isinstance(request.get("token"), str):
         raise refusals.MalformedRequest
