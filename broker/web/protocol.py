@@ -66,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Takes its place, and starts the clock for the first head."""
-        super().connection_made(_Gathering(transport, self.loop))
+        super().connection_made(Gathering(transport, self.loop))
         self._address = TrustedProxies().source(self.client[0] if self.client else "", ()).name
         self._start_timer()
         if not self._all.enter(self, self._address):
@@ -161,7 +161,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-class _Gathering(asyncio.Transport):
+class Gathering(asyncio.Transport):
     """Writes an answer's head with what follows it in the same turn of the event loop.
 
     uvicorn writes the two apart: twice a system call, a packet, a TLS record, and a client that wakes up.

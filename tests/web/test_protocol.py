@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -17,7 +18,14 @@ import pytest
 from broker.playground.ci_server import serving_ci
 from broker.sources import PAUSE_SECONDS
 from broker.web.connections import MOST_REFUSED_AT_ONCE
-from broker.web.protocol import DROP_SECONDS, HEAD_SECONDS, MOST_DROPPED_BYTES, MOST_HEAD_BYTES
+from broker.web.protocol import (
+    DROP_SECONDS,
+    HEAD_SECONDS,
+    MOST_DROPPED_BYTES,
+    MOST_HEAD_BYTES,
+    MOST_HELD_BYTES,
+    Gathering,
+)
 from tests.servers import Served, broker
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
@@ -193,3 +201,62 @@ def test_what_is_no_http_is_refused_as_everything_is(served: Served, sent: bytes
     refused = json.loads(body)
     assert refused["errors"][0]["code"] == MALFORMED
     assert f"attempt-id: {refused['attempt']}" in head.decode().lower()
+
+
+def test_an_answer_comes_in_one_piece(served: Served) -> None:
+    with connect(served) as connection:
+        for _ in range(20):
+            connection.sendall(GET + b"\r\n")
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert json.loads(body)
+
+
+class Recorded(asyncio.Transport):
+    """A transport that only notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bytes | str] = []
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.told.append(bytes(data))
+
+    def close(self) -> None:
+        self.told.append("close")
+
+    def abort(self) -> None:
+        self.told.append("abort")
+
+
+async def gathered(*said: bytes | str) -> list[bytes | str]:
+    """What a transport is told when all this is said in one turn, and what after it, behind a "|"."""
+    transport = Recorded()
+    gathering = Gathering(transport, asyncio.get_running_loop())
+    for one in said:
+        gathering.write(one) if isinstance(one, bytes) else getattr(gathering, one)()
+    transport.told.append("|")
+    await asyncio.sleep(0)
+    return transport.told
+
+
+@pytest.mark.anyio
+async def test_what_is_written_in_one_turn_is_written_together() -> None:
+    assert await gathered(b"head", b"body") == [b"headbody", "|"]
+    assert await gathered(b"head", b"") == [b"head", "|"]
+    assert await gathered(b"head") == ["|", b"head"]
+    assert await gathered(b"head", b"body", b"more") == [b"headbody", "|", b"more"]
+
+
+@pytest.mark.anyio
+async def test_what_is_long_is_not_held_back() -> None:
+    long = b"x" * (MOST_HELD_BYTES + 1)
+    assert await gathered(long) == [long, "|"]
+    assert await gathered(long[1:]) == ["|", long[1:]]
+    assert await gathered(b"head", long, long) == [b"head" + long, long, "|"]
+
+
+@pytest.mark.anyio
+async def test_what_is_held_is_written_before_the_end_and_dropped_where_all_is() -> None:
+    assert await gathered(b"head", "close") == [b"head", "close", "|"]
+    assert await gathered(b"head", "abort") == ["abort", "|"]
