@@ -14,7 +14,7 @@ from broker.playground.claims import github_claims
 from broker.refusals import Refusal
 from broker.signing import SigningKey, SigningKeys
 from broker.tokens import Claims, peek
-from tests.fakes import NOW, header_of, outcome, segment, sign, trusted, verified
+from tests.fakes import NOW, header_of, outcome, refused, segment, sign, trusted, verified
 from tests.property.strategies import json_values
 
 segments = st.text("AZaz09-_=", max_size=12)
@@ -30,6 +30,26 @@ def test_peek_refuses_or_reads_whatever_it_is_given(text: str) -> None:
 def test_peek_refuses_or_reads_any_bytes_in_base64(header: bytes, payload: bytes, signature: bytes) -> None:
     with contextlib.suppress(Refusal):
         peek(f"{segment(header)}.{segment(payload)}.{segment(signature)}")
+
+
+@given(json_values, st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
+def test_however_an_issuer_writes_its_claims_they_are_read_as_they_are(
+    value: Any, separators: Any, escaped: bool
+) -> None:
+    told = {"iss": "i", "x": value}
+    text = json.dumps(told, separators=separators, ensure_ascii=escaped).encode("utf-8", "surrogatepass")
+    with contextlib.suppress(Refusal):
+        read = peek(f"{segment(header_of())}.{segment(text)}.AAAA").payload
+        assert (repr(read), read) == (repr(json.loads(text.decode())), told)
+
+
+@given(json_values, json_values, st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_a_name_that_stands_twice_is_refused_however_deep(first: Any, second: Any, separators: Any) -> None:
+    comma, colon = separators
+    one, other = (json.dumps(value, separators=separators) for value in (first, second))
+    text = f'{{"iss"{colon}"i"{comma}"x"{colon}[{{"y"{colon}{one}{comma}"y"{colon}{other}}}]}}'
+    with refused("malformed-token"):
+        peek(f"{segment(header_of())}.{segment(text.encode())}.AAAA")
 
 
 @given(st.dictionaries(st.sampled_from(["alg", "kid", "crit", "x"]), json_values), json_values)
