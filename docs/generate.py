@@ -72,7 +72,15 @@ def settings_page() -> str:
         flag = f"`{FLAGS[name]}`" if name in FLAGS else ""
         lines.append(f"| `{PREFIX}{name.upper()}` | {flag} | {shown} | {field.description} |")
     files = ", ".join(f"`{PREFIX}{name.upper()}_FILE`" for name in secret_names())
-    lines += ["", f"Secrets can also be read from files: {files}.", ""]
+    lines += [
+        "",
+        f"Secrets can also be read from files: {files}.",
+        "",
+        "Of the environment's other variables, `SSL_CERT_FILE` counts: authorities, in place of the system's, by which",
+        "issuers, registries and alerts' receivers are verified. `HTTPS_PROXY`, `ALL_PROXY` and `.netrc` are ignored",
+        "([how to reach them](../how-to/run-in-front-of-a-registry.md#reach-issuers-and-the-registry)).",
+        "",
+    ]
     return "\n".join(lines)
 
 
