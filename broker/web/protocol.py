@@ -215,6 +215,6 @@ class Gathering(asyncio.Transport):
         return self._transport.get_extra_info(name, default)
 
     def _flush(self) -> None:
-        if self._held:
+        if self._held and not self.is_closing():  # the client may be gone since: uvloop raises where a socket is closed
             held, self._held = self._held, b""
             self._transport.write(held)

@@ -228,6 +228,9 @@ class Recorded(asyncio.Transport):
     def abort(self) -> None:
         self.told.append("abort")
 
+    def is_closing(self) -> bool:
+        return "close" in self.told
+
 
 async def gathered(*said: bytes | str) -> list[bytes | str]:
     """What a transport is told when all this is said in one turn, and what after it, behind a "|"."""
@@ -260,3 +263,12 @@ async def test_what_is_long_is_not_held_back() -> None:
 async def test_what_is_held_is_written_before_the_end_and_dropped_where_all_is() -> None:
     assert await gathered(b"head", "close") == [b"head", "close", "|"]
     assert await gathered(b"head", "abort") == ["abort", "|"]
+
+
+@pytest.mark.anyio
+async def test_what_is_held_for_a_client_that_is_gone_is_dropped() -> None:
+    transport = Recorded()
+    Gathering(transport, asyncio.get_running_loop()).write(b"head")
+    transport.close()
+    await asyncio.sleep(0)
+    assert transport.told == ["close"]
