@@ -271,7 +271,7 @@ class Settings(BaseSettings):
     )
     alerts: Path | None = Field(
         default=None,
-        description="A file that says who is told of what, by webhooks: `alerts.yaml`; without: nobody.",
+        description="A file that says who is told of what, by webhooks: `receivers.yaml`; without: nobody.",
     )
     audit_days: int = Field(default=400, ge=1, description="How long audit records are kept.")
     metrics: Literal["token", "open"] = Field(
