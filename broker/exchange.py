@@ -434,7 +434,7 @@ def parse_request(body: bytes) -> dict[str, Any]:
         MalformedRequest: it is none.
     """
     try:
-        request = from_json(body)
+        request = from_json(body, cache_strings="none")
     except ValueError as error:
         raise refusals.MalformedRequest("the body is not JSON") from error
     if not isinstance(request, dict) or not isinstance(request.get("token"), str):

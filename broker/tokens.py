@@ -305,7 +305,7 @@ def _json_object(segment: bytes, name: str) -> dict[str, Any]:
 def _json(text: bytes) -> Any:
     """Strict JSON: in UTF-8 (RFC 7519 section 7.2), and no name twice."""
     try:
-        value = from_json(text, allow_inf_nan=False)
+        value = from_json(text, allow_inf_nan=False, cache_strings="none")
         # What is written as it was read has no name twice: the value has not. That is how most issuers write, and takes
         # a third of the time.
         if to_json(value) == text:
