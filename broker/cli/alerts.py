@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import secrets
 import sys
 import time
@@ -15,7 +14,7 @@ from broker.alerts.kinds import TEST, Alert
 from broker.alerts.receivers import Receiver, read
 from broker.alerts.webhooks import DeliveryError, Webhooks
 from broker.app import USER_AGENT
-from broker.cli.state import add_option, loopback_allowed, work_on_state
+from broker.cli.state import add_env_file, add_option, beside, work_on_state
 from broker.outgoing import webhook_transport
 from broker.settings import SettingsError
 from broker.state import AlertToSend, State
@@ -40,24 +39,23 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Sends one alert of the type `test` to a receiver, at once and once, beside what waits for it.",
     )
     test.add_argument("receiver", metavar="RECEIVER", help="its name in the file")
+    add_env_file(test)
     test.set_defaults(run=run_test)
     for action in (listing, test):
         action.add_argument("--file", type=Path, metavar="FILE", help="the file of receivers (BROKER_ALERTS)")
 
 
-def _receivers(file: Path | None) -> dict[str, Receiver]:
-    named = file or os.environ.get("BROKER_ALERTS")
-    if not named:
+def _receivers(args: argparse.Namespace) -> dict[str, Receiver]:
+    chosen = beside(args)
+    file = args.file or chosen.alerts
+    if file is None:
         raise SettingsError("BROKER_ALERTS: is not set. Name the file of receivers by it, or by --file.")
-    return {one.name: one for one in read(Path(named), allow_loopback=loopback_allowed())}
+    return {one.name: one for one in read(file, allow_loopback=chosen.allow_loopback_issuers)}
 
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints a line for each."""
-    try:
-        receivers = _receivers(args.file)
-    except SettingsError as error:
-        return _wrong(error)
+    receivers = _receivers(args)
 
     async def show(state: State) -> None:
         waiting = await state.waiting([*receivers])
@@ -69,15 +67,12 @@ def run_list(args: argparse.Namespace) -> int:
             )
             print(f"{name}  {one.kind}  of {told}  {len(one.kinds)} kinds  waiting: {waits.alerts}{since}")
 
-    return 0 if work_on_state("alerts", args.state, show) else 1
+    return 0 if work_on_state("alerts", args, show) else 1
 
 
 def run_test(args: argparse.Namespace) -> int:
     """Says whether the receiver took it."""
-    try:
-        receivers = _receivers(args.file)
-    except SettingsError as error:
-        return _wrong(error)
+    receivers = _receivers(args)
     receiver = receivers.get(args.receiver)
     if receiver is None:
         names = ", ".join(receivers)
@@ -98,8 +93,3 @@ async def _send_test(receiver: Receiver) -> int:
             return 1
     print(f"delivered: {test.id} to {receiver.name}")
     return 0
-
-
-def _wrong(error: SettingsError) -> int:
-    print(f"broker alerts: {error}", file=sys.stderr)
-    return 2

@@ -164,7 +164,7 @@ def reads(args: argparse.Namespace, work: Callable[[Source], Awaitable[None]]) -
             print("broker audit: --token-file is for a broker's API: name that by --url.", file=sys.stderr)
             return 2
         if args.url is None:
-            return 0 if work_on_state("audit", args.state, lambda state: work(OfState(state, query))) else 1
+            return 0 if work_on_state("audit", args, lambda state: work(OfState(state, query))) else 1
         return asyncio.run(_ask(args, filters, work))
     except refusals.InvalidQuery as refusal:
         print(f"broker audit: {refusal.detail}.", file=sys.stderr)

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     """Verifies all chains, and says what was found."""
     try:
         noted = {} if args.noted is None else _read_heads(args.noted)
-        verification, whole = _of_export(args.export, noted) if args.export else (_of_state(args.state, noted), True)
+        verification, whole = _of_export(args.export, noted) if args.export else (_of_state(args, noted), True)
         if verification is None:
             return 2
         for finding in verification.findings:
@@ -108,7 +108,7 @@ def _summary(verification: Verification) -> str:
     return f"{told}: " + ("not all could be checked" if verification.gaps else "all fit")
 
 
-def _of_state(named: str | None, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
+def _of_state(args: argparse.Namespace, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
     made: list[Verification] = []
 
     async def verify(state: State) -> None:
@@ -120,7 +120,7 @@ def _of_state(named: str | None, noted: Mapping[str, tuple[int, str]]) -> Verifi
         verification.finish(await state.heads())
         made.append(verification)
 
-    return made[0] if work_on_state("audit", named, verify) else None
+    return made[0] if work_on_state("audit", args, verify) else None
 
 
 async def pages(state: State, organization: str | None = None) -> AsyncIterator[Sequence[Kept]]:

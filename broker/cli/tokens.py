@@ -73,12 +73,13 @@ def run_new(args: argparse.Namespace) -> int:
     async def store(state: State) -> None:
         await state.store_api_token(kept)
 
-    if not work_on_state("tokens", args.state, store, makes=True):
+    if not (where := work_on_state("tokens", args, store, makes=True)):
         return 1
     print(text)
     until = datetime.fromtimestamp(kept.expires_at, UTC).date()
     print(
-        f"API token {kept.id} for {kept.name!r} ({_role(kept)}) until {until}; it is not shown again.", file=sys.stderr
+        f"API token {kept.id} for {kept.name!r} ({_role(kept)}) until {until}, in {where}; it is not shown again.",
+        file=sys.stderr,
     )
     return 0
 
@@ -99,7 +100,7 @@ def run_list(args: argparse.Namespace) -> int:
             over = " (over)" if token.is_over(time.time()) else ""
             print(f"{token.id}  {_role(token):<8}  until {until}{over}  {token.name}")
 
-    return 0 if work_on_state("tokens", args.state, show) else 1
+    return 0 if work_on_state("tokens", args, show) else 1
 
 
 def run_remove(args: argparse.Namespace) -> int:
@@ -109,7 +110,7 @@ def run_remove(args: argparse.Namespace) -> int:
     async def remove(state: State) -> None:
         found.append(await state.remove_api_token(args.id))
 
-    if not work_on_state("tokens", args.state, remove):
+    if not work_on_state("tokens", args, remove):
         return 1
     if found == [True]:
         return 0
