@@ -33,6 +33,7 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.outgoing import client, webhook_transport
+from broker.policy.model import Issuer
 from broker.policy_changes import SAME_SECONDS, PolicyChanges
 from broker.refusals import StateUnavailable
 from broker.reload import PoliciesInForce
@@ -143,7 +144,7 @@ class _Parts:
         self.signing = KeysInForce(Source.of(chosen), clock=clock, record=self._record_key)
         self.state = _open_state(chosen)
         self.issuers_client = client(httpx.Timeout(5.0), user_agent=USER_AGENT, transport=issuers)
-        self.keys = IssuerKeys(self.issuers_client, self.state, clock)
+        self.keys = IssuerKeys(self.issuers_client, self.state, clock, _tell_of_keys)
         self.counts = Counts(lambda: policies.current.issuers)
         self.sources = Sources(
             state=self.state,
@@ -308,6 +309,13 @@ def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
     finally:
         with contextlib.suppress(*unable):
             loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _tell_of_keys(issuer: Issuer, problem: str) -> None:
+    if problem:
+        logs.logger().warning("an issuer's keys cannot be fetched", issuer=issuer.name, cause=problem)
+    else:
+        logs.logger().info("an issuer's keys are fetched again", issuer=issuer.name)
 
 
 def _open_state(chosen: Settings) -> State:
