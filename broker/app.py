@@ -165,6 +165,7 @@ class _Parts:
             user_agent=USER_AGENT,
         )
         self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.receivers: tuple[receivers.Receiver, ...] = ()
         self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         self.pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, self._standing(), self.pulse, sheets, clock)
@@ -205,7 +206,7 @@ class _Parts:
             self.traces.attempt(attempt, record.organization)
 
     def _alerting(self, file: Path) -> Alerting:
-        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers = told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
         self.receivers_transport = transport = webhook_transport()
         return Alerting(
             told,
@@ -285,6 +286,20 @@ class _Parts:
                     registry=exchange.index,
                     organizations=sorted(unknown),
                 )
+
+        if self.receivers:
+            self._warn_of_receivers()
+
+    def _warn_of_receivers(self) -> None:
+        logger, known = logs.logger(), self.policies.current.organizations
+        for receiver, organizations in receivers.unknown_to(known, self.receivers).items():
+            logger.warning(
+                "a receiver of alerts is for organizations that the policies do not have",
+                receiver=receiver,
+                organizations=organizations,
+            )
+        if unnamed := receivers.named_by_none(known, self.receivers):
+            logger.warning("no receiver of alerts is for organizations that the policies have", organizations=unnamed)
 
     async def _begin_state(self) -> None:
         """Has the state begin to remember, as soon as it answers, and tells how it is kept."""

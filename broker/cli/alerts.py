@@ -7,16 +7,19 @@ import asyncio
 import secrets
 import sys
 import time
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from broker.alerts.kinds import TEST, Alert
-from broker.alerts.receivers import Receiver, read
+from broker.alerts.receivers import Receiver, named_by_none, read, unknown_to
 from broker.alerts.webhooks import DeliveryError, Webhooks
 from broker.app import USER_AGENT
 from broker.cli.state import add_env_file, add_option, beside, work_on_state
 from broker.outgoing import webhook_transport
-from broker.settings import SettingsError
+from broker.policy.errors import PolicyErrors
+from broker.policy.files import load
+from broker.settings import Beside, SettingsError
 from broker.state import AlertToSend, State
 
 
@@ -32,6 +35,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "list", help="show the receivers and what waits", description="Shows each receiver, and what waits for it."
     )
     add_option(listing)
+    listing.add_argument(
+        "--policies",
+        metavar="DIR",
+        type=Path,
+        help="the folder of policies, to compare organizations with (BROKER_POLICIES; default: policies)",
+    )
     listing.set_defaults(run=run_list)
     test = actions.add_parser(
         "test",
@@ -45,8 +54,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         action.add_argument("--file", type=Path, metavar="FILE", help="the file of receivers (BROKER_ALERTS)")
 
 
-def _receivers(args: argparse.Namespace) -> dict[str, Receiver]:
-    chosen = beside(args)
+def _receivers(args: argparse.Namespace, chosen: Beside) -> dict[str, Receiver]:
     file = args.file or chosen.alerts
     if file is None:
         raise SettingsError("BROKER_ALERTS: is not set. Name the file of receivers by it, or by --file.")
@@ -55,7 +63,8 @@ def _receivers(args: argparse.Namespace) -> dict[str, Receiver]:
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints a line for each."""
-    receivers = _receivers(args)
+    chosen = beside(args)
+    receivers = _receivers(args, chosen)
 
     async def show(state: State) -> None:
         waiting = await state.waiting([*receivers])
@@ -67,12 +76,32 @@ def run_list(args: argparse.Namespace) -> int:
             )
             print(f"{name}  {one.kind}  of {told}  {len(one.kinds)} kinds  waiting: {waits.alerts}{since}")
 
-    return 0 if work_on_state("alerts", args, show) else 1
+    if not work_on_state("alerts", args, show):
+        return 1
+    for note in _slips(args.policies or chosen.policies, receivers.values(), chosen):
+        print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
+def _slips(folder: Path, receivers: Collection[Receiver], chosen: Beside) -> Iterator[str]:
+    """What the receivers have otherwise than the policies in a folder."""
+    try:
+        known = load(folder, allow_loopback_issuers=chosen.allow_loopback_issuers).organizations
+    except PolicyErrors:
+        yield (
+            f"no policies load from {folder} (--policies, BROKER_POLICIES), so nothing says whether the organizations "
+            "are right"
+        )
+        return
+    for receiver, unknown in unknown_to(known, receivers).items():
+        yield f"{receiver} is for organizations that the policies in {folder} do not have: {', '.join(unknown)}"
+    if unnamed := named_by_none(known, receivers):
+        yield f"no receiver is for organizations that the policies in {folder} have: {', '.join(unnamed)}"
 
 
 def run_test(args: argparse.Namespace) -> int:
     """Says whether the receiver took it."""
-    receivers = _receivers(args)
+    receivers = _receivers(args, beside(args))
     receiver = receivers.get(args.receiver)
     if receiver is None:
         names = ", ".join(receivers)
