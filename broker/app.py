@@ -34,6 +34,7 @@ from broker.metrics import Metrics
 from broker.metrics.counting import Counts
 from broker.metrics.standing import Standing
 from broker.outgoing import client, webhook_transport
+from broker.policy.model import Issuer
 from broker.policy_changes import SAME_SECONDS, PolicyChanges
 from broker.refusals import StateUnavailable
 from broker.reload import PoliciesInForce
@@ -161,7 +162,7 @@ class _Parts:
         self.signing = KeysInForce(Source.of(chosen), clock=clock, record=self._record_key)
         self.state = _open_state(chosen)
         self.issuers_client = client(httpx.Timeout(5.0), user_agent=USER_AGENT, transport=issuers)
-        self.keys = IssuerKeys(self.issuers_client, self.state, clock)
+        self.keys = IssuerKeys(self.issuers_client, self.state, clock, _tell_of_keys)
         self.counts = Counts(lambda: policies.current.issuers)
         self.sources = Sources(
             state=self.state,
@@ -182,6 +183,7 @@ class _Parts:
             user_agent=USER_AGENT,
         )
         self.receivers_transport: httpx.AsyncHTTPTransport | None = None
+        self.receivers: tuple[receivers.Receiver, ...] = ()
         self.alerting = None if chosen.alerts is None else self._alerting(chosen.alerts)
         self.pulse = Pulse(self.state)
         self.metrics = Metrics(self.counts, self._standing(), self.pulse, sheets, clock)
@@ -221,7 +223,7 @@ class _Parts:
             self.traces.attempt(attempt, record.organization)
 
     def _alerting(self, file: Path) -> Alerting:
-        told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
+        self.receivers = told = receivers.read(file, allow_loopback=self.chosen.allow_loopback_issuers)
         self.receivers_transport = transport = webhook_transport()
         return Alerting(
             told,
@@ -302,6 +304,20 @@ class _Parts:
                     organizations=sorted(unknown),
                 )
 
+        if self.receivers:
+            self._warn_of_receivers()
+
+    def _warn_of_receivers(self) -> None:
+        logger, known = logs.logger(), self.policies.current.organizations
+        for receiver, organizations in receivers.unknown_to(known, self.receivers).items():
+            logger.warning(
+                "a receiver of alerts is for organizations that the policies do not have",
+                receiver=receiver,
+                organizations=organizations,
+            )
+        if unnamed := receivers.named_by_none(known, self.receivers):
+            logger.warning("no receiver of alerts is for organizations that the policies have", organizations=unnamed)
+
     async def _begin_state(self) -> None:
         """Has the state begin to remember, as soon as it answers, and tells how it is kept."""
         while True:
@@ -325,6 +341,13 @@ def _on_hangup(call: Callable[[], None]) -> Iterator[None]:
     finally:
         with contextlib.suppress(*unable):
             loop.remove_signal_handler(signal.SIGHUP)
+
+
+def _tell_of_keys(issuer: Issuer, problem: str) -> None:
+    if problem:
+        logs.logger().warning("an issuer's keys cannot be fetched", issuer=issuer.name, cause=problem)
+    else:
+        logs.logger().info("an issuer's keys are fetched again", issuer=issuer.name)
 
 
 def _open_state(chosen: Settings) -> State:

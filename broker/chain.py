@@ -111,8 +111,9 @@ class Verification:
         """Of these, those from before there was a chain: nothing can be said of them."""
         self.in_part = 0
         """Of these, those that an export has in part: they are there, and nothing can be said of what is told."""
-        self.too_old: set[str] = set()
-        """Organizations whose noted head is older than all that is kept: nothing can be said of that head."""
+        self.gaps: dict[str, tuple[int, int]] = {}
+        """Organizations whose noted head is older than what is kept, and the numbers of that head and of the first
+        record: nothing can be said of what was between, nor whether what is kept follows from what was noted."""
 
     @property
     def ends(self) -> dict[str, tuple[int, str]]:
@@ -151,11 +152,7 @@ class Verification:
                 self._find(organization, end + 1, _missing(end + 1, head.sequence))
         if heads is not None:
             self._look_past_heads(heads)
-        for organization, (sequence, _) in self._noted.items():
-            if sequence < self._first_kept(organization, heads or self._heads or {}):
-                self.too_old.add(organization)
-            else:
-                self._find(organization, sequence, "it was noted earlier, and is not there")
+        self._look_for_noted(heads or self._heads or {})
         self.findings.sort(key=lambda finding: (finding.organization, finding.sequence))
 
     def _step(self, chain: _Chain, one: Kept) -> None:
@@ -189,6 +186,23 @@ class Verification:
             if chain.sequence > known:
                 self._find(organization, known + 1, "it stands behind the last that was written: put in")
 
+    def _look_for_noted(self, heads: Mapping[str, Head]) -> None:
+        """Looks at the noted heads that no record is: what is kept may begin right behind one, or later."""
+        for organization, (sequence, noted) in self._noted.items():
+            first = self._first_kept(organization, heads)
+            if sequence >= first:
+                self._find(organization, sequence, "it was noted earlier, and is not there")
+            elif sequence < first - 1:
+                self.gaps[organization] = (sequence, first)
+            elif not self._begins_at(organization, noted, heads):
+                self._find(organization, first, NOT_FROM_NOTED)
+
+    def _begins_at(self, organization: str, noted: str, heads: Mapping[str, Head]) -> bool:
+        """Whether what is kept begins right behind a link; of an organization without records, its head tells."""
+        if organization in self._chains:
+            return _follows(self._chains[organization].first, noted)
+        return heads.get(organization, NO_HEAD).swept_link == noted
+
     def _first_kept(self, organization: str, heads: Mapping[str, Head]) -> int:
         if organization in self._chains:
             return self._chains[organization].first.sequence
@@ -215,6 +229,7 @@ class Verification:
 
 NO_HEAD: Final = Head(sequence=0, link="", swept_sequence=0, swept_link="")
 NOT_THE_HEAD: Final = "it is not the last that was written: it was altered, and linked anew"
+NOT_FROM_NOTED: Final = "it does not follow from the one that was noted: the chain was made anew"
 ALTERED: Final = "it does not follow from the one before: one of the two was altered"
 
 

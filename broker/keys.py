@@ -26,6 +26,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from broker import refusals
+from broker.outgoing import failure
 from broker.policy.model import Issuer
 from broker.state import State, StoredKeys
 
@@ -76,10 +77,22 @@ class Freshness:
 class IssuerKeys:
     """The keys of all configured issuers."""
 
-    def __init__(self, client: httpx.AsyncClient, state: State, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        state: State,
+        clock: Callable[[], float],
+        tell: Callable[[Issuer, str], None],
+    ) -> None:
+        """Knows no keys yet.
+
+        Args:
+            tell: Called when fetches of an issuer's keys begin to fail, fail otherwise, or succeed again ('').
+        """
         self._client = client
         self._state = state
         self._clock = clock
+        self._tell = tell
         self._cached: dict[str, _Cached] = {}
 
     async def find(self, issuer: Issuer, key_id: str) -> jwt.PyJWK:
@@ -97,7 +110,8 @@ class IssuerKeys:
         if (key := keys.get(key_id)) is not None:
             return key
         if not keys or cached.problem or cached.fetching is not None:
-            raise refusals.KeysUnavailable(f"the keys of issuer {issuer.name!r} cannot be had at the moment")
+            why = FetchError(cached.problem) if cached.problem else None
+            raise refusals.KeysUnavailable(f"the keys of issuer {issuer.name!r} cannot be had at the moment") from why
         raise refusals.UnknownKey(f"issuer {issuer.name!r} does not publish the key that the token names")
 
     async def keep_fresh(self, issuers: Callable[[], Mapping[str, Issuer]], pause_seconds: float = 5.0) -> None:
@@ -157,9 +171,9 @@ class IssuerKeys:
             async with asyncio.timeout(FETCH_SECONDS):
                 document = await self._key_document(issuer)
             cached.key_set = _KeySet(self._clock(), _parse(document, issuer.algorithms))
-            cached.problem = ""
+            self._note(issuer, cached, "")
         except (FetchError, TimeoutError) as error:
-            cached.problem = str(error) or f"no answer within {FETCH_SECONDS:.0f} s"
+            self._note(issuer, cached, str(error) or f"no answer within {FETCH_SECONDS:.0f} s")
             return
         finally:
             cached.fetching = None
@@ -168,6 +182,12 @@ class IssuerKeys:
             await self._state.store_keys(
                 issuer.url, StoredKeys(fetched_at=cached.key_set.fetched_at, document=json.dumps(document))
             )
+
+    def _note(self, issuer: Issuer, cached: _Cached, problem: str) -> None:
+        """Tells of a problem once, and not with each try, until it is another or passes."""
+        if problem != cached.problem:
+            cached.problem = problem
+            self._tell(issuer, problem)
 
     async def _recall(self, issuer: Issuer, cached: _Cached) -> None:
         """Takes up the keys that were stored before a restart, at the age they have."""
@@ -201,7 +221,7 @@ class IssuerKeys:
                         raise FetchError(f"{url} answered more than {MOST_BYTES} bytes")
             document = json.loads(body)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
-            raise FetchError(f"{url}: {type(error).__name__}") from error
+            raise FetchError(f"{url}: {failure(error)}") from error
         if not isinstance(document, dict):
             raise FetchError(f"{url} answered no JSON object")
         return document

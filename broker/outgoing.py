@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 
 import httpx
@@ -30,3 +32,28 @@ def webhook_transport() -> httpx.AsyncHTTPTransport:
     """
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
     return httpx.AsyncHTTPTransport(verify=ssl.create_default_context(), limits=limits, trust_env=False)
+
+
+def failure(error: BaseException) -> str:
+    """What failed, with the system's own word for why where there is one: 'ConnectError: Connection refused'.
+
+    What an exception says of itself is not told: some quote a header, and so a credential, and some what was answered.
+    """
+    why = ""
+    one: BaseException | None = error
+    while one is not None:
+        why = _systems_word(one) or why
+        # Of several addresses that were tried, the first speaks for all.
+        one = one.exceptions[0] if isinstance(one, BaseExceptionGroup) else one.__cause__ or one.__context__
+    return f"{type(error).__name__}: {why}" if why else type(error).__name__
+
+
+def _systems_word(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason}"
+    if isinstance(error, socket.gaierror):
+        return str(error.strerror)
+    # By its number, for some write the address that they tried into the text.
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""

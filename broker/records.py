@@ -29,6 +29,8 @@ _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 
+_SHA256 = re.compile(r"[0-9A-Fa-f]{64}")
+
 Fields = Mapping[str, Any]
 
 Filter = Callable[[Fields, Collection[str]], bool]
@@ -164,6 +166,8 @@ FILTERS: Final[Mapping[str, Filter]] = {
     "issuer": _is("issuer"),
     "attempt": _is("attempt"),
     "token_id": _is("token_id"),
+    "filename": _is("filename"),
+    "sha256": _is("sha256"),
     "publisher": _has_publisher,
     "project": _concerns,
     "member": _has_member,
@@ -193,6 +197,10 @@ def _checked(name: str, text: str) -> str:
     """A value as it is compared. One that no record can have is a slip, and would find nothing."""
     if name in KNOWN and text not in KNOWN[name]:
         raise refusals.InvalidQuery(f"{name!r} is one of {', '.join(KNOWN[name])}")
+    if name == "sha256":
+        if not _SHA256.fullmatch(text):
+            raise refusals.InvalidQuery("'sha256' is 64 hexadecimal digits")
+        return text.lower()
     return _normalised(text) if name == "project" else text
 
 

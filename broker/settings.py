@@ -14,7 +14,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -88,10 +88,34 @@ ReadAccess = Literal["off", "public", "scoped"]
 ForwardAuth = Literal["off", "nginx", "traefik", "envoy", "caddy"]
 
 
-class Settings(BaseSettings):
-    """What the broker reads at start."""
+class _Sources(BaseSettings):
+    """Settings from where they are told: the environment first, then the env file."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values given by name, then the environment, then the env file; each may name files that hold secrets."""
+        del file_secret_settings
+        env_file = _EnvFile(settings_cls, env_file=getattr(dotenv_settings, "env_file", None))
+        return (
+            init_settings,
+            env_settings,
+            _SecretFiles(settings_cls, os.environ),
+            env_file,
+            _SecretFiles(settings_cls, env_file.told()),
+        )
+
+
+class Settings(_Sources):
+    """What the broker reads at start."""
 
     policies: Path = Field(default=Path("policies"), description="The folder of policies.")
     policies_stale_after_hours: float = Field(
@@ -310,29 +334,29 @@ class Settings(BaseSettings):
             raise ValueError("is set, and so is BROKER_SIGNING_KEYS_PEM: set one of them")
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Values given by name, then the environment, then the env file; each may name files that hold secrets."""
-        del file_secret_settings
-        env_file = _EnvFile(settings_cls, env_file=getattr(dotenv_settings, "env_file", None))
-        return (
-            init_settings,
-            env_settings,
-            _SecretFiles(settings_cls, os.environ),
-            env_file,
-            _SecretFiles(settings_cls, env_file.told()),
-        )
-
     def state_address(self) -> str:
         """The state's URL, password and all: for the one who opens it."""
         return self.state_url.get_secret_value()
+
+
+class Beside(_Sources):
+    """What verbs beside a running broker need of its settings; nothing of it has to be told."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    policies: Path = Settings.model_fields["policies"].default
+    audience: str = ""
+    signing_keys: Path | None = None
+    alerts: Path | None = None
+    allow_loopback_issuers: bool = False
+
+
+class BesideState(_Sources):
+    """Where a running broker's state is. By itself, for it may be in a file that not everybody may read."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    state_url: SecretStr = Settings.model_fields["state_url"].default
 
 
 class _EnvFile(DotEnvSettingsSource):
@@ -357,7 +381,7 @@ class _SecretFiles(EnvSettingsSource):
         values = {}
         for variable, name in _secret_files().items():
             path = self._told.get(variable)
-            if path is None:
+            if path is None or name not in self.settings_cls.model_fields:
                 continue
             if variable.removesuffix("_FILE") in self._told:
                 raise SettingsError(f"{variable} is set, and so is {variable.removesuffix('_FILE')}: set one of them.")
@@ -384,21 +408,39 @@ def load() -> Settings:
     Raises:
         SettingsError: with one line for each mistake.
     """
-    named = os.environ.get(ENV_FILE)
-    env_file = Path(named) if named else None
-    if env_file is not None and not env_file.is_file():
-        raise SettingsError(f"the env file {env_file} does not exist, or is no file.")
-    unknown = [_unknown(name) for name in sorted(os.environ) if name.startswith(PREFIX) and name not in _known()]
-    if unknown:
-        raise SettingsError("\n".join(unknown))
+    settings = read(Settings)
+    _check_together(settings)
+    return settings
+
+
+Shape = TypeVar("Shape", bound=_Sources)
+
+
+def read(shape: type[Shape], env_file: str | None = None) -> Shape:
+    """Reads some of the settings, as `load` reads all; a name that is none at all is a mistake in either.
+
+    Args:
+        env_file: In place of the one that `BROKER_ENV_FILE` names.
+
+    Raises:
+        SettingsError: with one line for each mistake.
+    """
+    named = env_file or os.environ.get(ENV_FILE)
+    file = Path(named) if named else None
+    if file is not None and not file.is_file():
+        raise SettingsError(f"the env file {file} does not exist, or is no file.")
     try:
-        settings = Settings(_env_file=env_file)
+        # All of them refuse of themselves what stands in the file and is none; some leave the others alone.
+        in_file = _EnvFile(shape, env_file=file).told() if shape.model_config["extra"] == "ignore" else {}
+        told = sorted({*os.environ, *in_file})
+        unknown = [_unknown(name) for name in told if name.startswith(PREFIX) and name not in _known()]
+        if unknown:
+            raise SettingsError("\n".join(unknown))
+        return shape(_env_file=file)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(problem) for problem in error.errors(include_input=False))) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the env file {env_file} cannot be read ({reason(error)}).") from error
-    _check_together(settings)
-    return settings
+        raise SettingsError(f"the env file {file} cannot be read ({reason(error)}).") from error
 
 
 def _known() -> set[str]:

@@ -10,6 +10,7 @@ Laws, beside those of `in_force.py`:
 from __future__ import annotations
 
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,11 +59,13 @@ class Source:
             try:
                 with file.open("rb") as opened:
                     told.append((str(file), opened.read(LONGEST_TEXT + 1)))
-            except OSError as error:
+            except FileNotFoundError as error:
                 raise SettingsError(
                     f"BROKER_SIGNING_KEYS: {file} cannot be read ({error.strerror}). "
                     f"Make one with: broker keys new {file}"
                 ) from error
+            except OSError as error:
+                raise _unreadable(file, error) from error
         return told
 
 
@@ -70,14 +73,26 @@ def files(path: Path) -> list[Path]:
     """A PEM file, or the `*.pem` of a folder in the order of their names.
 
     Raises:
-        SettingsError: the folder has none.
+        SettingsError: the folder has none, or cannot be read: then there may be some.
     """
-    if not path.is_dir():
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return [path]
+        found = sorted(one for one in path.iterdir() if one.suffix == ".pem" and not one.name.startswith("."))
+    except FileNotFoundError:
         return [path]
-    found = sorted(one for one in path.glob("*.pem") if not one.name.startswith("."))
+    except OSError as error:
+        raise _unreadable(path, error) from error
     if not found:
         raise SettingsError(f"BROKER_SIGNING_KEYS: {path} has no *.pem file. Make one with: broker keys new {path}")
     return found
+
+
+def _unreadable(path: Path, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"BROKER_SIGNING_KEYS: {path} cannot be read ({error.strerror}). Name a file or a folder that the broker's "
+        "user may read; no other user needs to."
+    )
 
 
 def parse_each(contents: Contents) -> list[tuple[str, tuple[SigningKey, ...]]]:

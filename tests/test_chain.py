@@ -258,11 +258,7 @@ def test_a_chain_that_was_made_anew_is_not_the_one_that_was_noted() -> None:
     """By somebody who can write the whole store."""
     noted = {"acme": (4, chain()[3].link)}
     assert verify(chain(), {"acme": head(chain())}, noted) == []
-    anew, at = [], genesis("acme")
-    for one in chain():
-        body = one.body.replace("2", "7")
-        at = link(at, digest(body.encode()))
-        anew.append(replace(one, body=body, link=at))
+    anew = made_anew(chain())
     assert verify(anew, {"acme": head(anew)}) == []
     assert verify(anew, {"acme": head(anew)}, noted) == [
         "organization 'acme', record 4: it is not the one that was noted: the chain was made anew"
@@ -284,8 +280,42 @@ def test_a_noted_head_that_is_older_than_what_is_kept_is_told_apart() -> None:
     verification = Verification({"acme": head(records, swept=3)}, {"acme": (2, records[1].link)})
     verification.follow(records[3:])
     verification.finish()
-    assert (verification.findings, verification.too_old) == ([], {"acme"})
+    assert (verification.findings, verification.gaps) == ([], {"acme": (2, 4)})
     assert verification.ends == {"acme": (6, records[-1].link)}
     all_gone = Verification({"acme": head(records, swept=6)}, {"acme": (2, records[1].link)})
     all_gone.finish()
-    assert (all_gone.findings, all_gone.too_old) == ([], {"acme"})
+    assert (all_gone.findings, all_gone.gaps) == ([], {"acme": (2, 7)})
+
+
+NOT_FROM_NOTED = "it does not follow from the one that was noted: the chain was made anew"
+
+
+def test_what_begins_right_behind_a_noted_head_follows_from_it() -> None:
+    records = chain()
+    noted = {"acme": (3, records[2].link)}
+    assert verify(records[3:], noted=noted) == []
+    assert verify(records[3:], {"acme": head(records, swept=3)}, noted) == []
+    assert verify(made_anew(records)[3:], noted=noted) == [f"organization 'acme', record 4: {NOT_FROM_NOTED}"]
+    anew = made_anew(records)
+    assert verify(anew[3:], {"acme": head(anew, swept=3)}, noted) == [
+        f"organization 'acme', record 4: {NOT_FROM_NOTED}"
+    ]
+
+
+def test_of_an_organization_without_records_the_head_tells_what_followed_the_noted_one() -> None:
+    records = chain()
+    noted = {"acme": (6, records[-1].link)}
+    assert verify([], {"acme": head(records, swept=6)}, noted) == []
+    assert verify([], {"acme": head(made_anew(records), swept=6)}, noted) == [
+        f"organization 'acme', record 7: {NOT_FROM_NOTED}"
+    ]
+
+
+def made_anew(records: list[Kept]) -> list[Kept]:
+    """As somebody links them who altered the second."""
+    anew, at = [], genesis("acme")
+    for one in records:
+        body = one.body.replace("2", "7")
+        at = link(at, digest(body.encode()))
+        anew.append(replace(one, body=body, link=at))
+    return anew

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import time
 from collections import Counter
@@ -75,6 +76,41 @@ async def test_an_issuer_that_is_down_is_answered_for_in_time_and_found_again(tm
         async with wire.serving(port=down.port):
             clock.ahead_seconds += keys.COOL_DOWN_SECONDS
             assert code(await broker.mint(issuer.ci.token())) == ""
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, str, str]]:
+    """What was logged of issuers' keys."""
+    lines = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    return [(one["event"], one["level"], one.get("cause", "")) for one in lines if "issuer's keys" in one["event"]]
+
+
+async def test_an_issuer_that_cannot_be_reached_is_logged_once_with_the_cause_and_when_it_is_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    async with wire.serving() as issuer:
+        pass
+    async with setup(tmp_path, issuer, clock).running() as broker:
+        for _ in range(3):
+            assert code(await broker.mint(issuer.ci.token())) == "keys-unavailable"
+            clock.ahead_seconds += keys.COOL_DOWN_SECONDS
+        stands = (await broker.client.get("/readyz")).json()["issuers"]["github"]["problem"]
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        began = [line for line in lines if line["event"] == "an issuer's keys cannot be fetched"]
+        assert [(line["level"], line["cause"]) for line in began if line["issuer"] == "github"] == [("warning", stands)]
+        assert stands.endswith("/.well-known/openid-configuration: ConnectError: Connection refused")
+        assert [line["cause"] for line in lines if line["event"] == "keys-unavailable"] == [
+            f"FetchError('{stands}')"
+        ] * 3
+        async with wire.serving(wire.html, port=issuer.port):
+            assert code(await broker.mint(issuer.ci.token())) == "keys-unavailable"
+            assert {(level, cause.split(": ")[-1]) for _, level, cause in told(capsys)} == {
+                ("warning", "JSONDecodeError")
+            }
+        clock.ahead_seconds += keys.COOL_DOWN_SECONDS
+        async with wire.serving(port=issuer.port) as well:
+            assert code(await broker.mint(well.ci.token())) == ""
+            assert ("an issuer's keys are fetched again", "info", "") in told(capsys)
 
 
 async def flood(broker: Broker, issuer: wire.Issuer, most: int) -> Counter[str]:

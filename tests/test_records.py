@@ -25,6 +25,8 @@ FULL = body(
     issuer="github",
     attempt="019aa1c2f3d4-8f2c61d0a9",
     token_id="jti-1",
+    filename="acme_widgets-1.0-py3-none-any.whl",
+    sha256="0123456789abcdef" * 4,
     publishers=["acme/release"],
     considered=["acme/nightly: ref is 'a: b', expected 'c'"],
     project="acme-widgets",
@@ -53,6 +55,8 @@ def test_what_no_record_can_have_is_told_so(name: str, text: str, known: str) ->
         ("issuer", ["github"], ["gitlab"]),
         ("attempt", ["019aa1c2f3d4-8f2c61d0a9"], ["019aa1c2f3d4"]),
         ("token_id", ["jti-1"], ["jti-2"]),
+        ("filename", ["acme_widgets-1.0-py3-none-any.whl"], ["acme_widgets-1.0", "Acme_widgets-1.0-py3-none-any.whl"]),
+        ("sha256", ["0123456789abcdef" * 4, "0123456789ABCDEF" * 4], ["f123456789abcdef" * 4]),
         ("publisher", ["acme/release", "acme/nightly"], ["release", "acme", "acme/nightly: ref is 'a"]),
         ("project", ["acme-widgets", "Acme_Gadgets", "acme-tools-x"], ["acme", "acme-tools", "acme-tool", "acme-x"]),
         ("member", ["acme/alice"], ["alice", "acme/bob"]),
@@ -98,6 +102,8 @@ def test_since_is_in_and_until_is_out(asked: list[tuple[str, str]], admitted: bo
         [("kind", "x" * (LONGEST_VALUE + 1))],
         [("kind", str(number)) for number in range(MOST_CONDITIONS + 1)],
         [("project", "a b")],
+        [("sha256", "0123456789abcdef" * 3)],
+        [("sha256", "g" * 64)],
         [("since", "2026-11-28")],
         [("since", "2026-11-28T02:00:00")],
         [("since", "2026-11-28T02:00:00 01:00")],
@@ -134,7 +140,9 @@ def test_fields_of_wrong_types_fit_nothing(value: object) -> None:
     for name in FILTERS:
         fields = ("publishers", "considered", "projects", "members", "identity", "caller", "project", "kind", "code")
         text = body(**dict.fromkeys(fields, value))
-        assert not Query.parse("acme", [(name, KNOWN.get(name, ["y"])[0])]).admits("acme", text)
+        assert not Query.parse("acme", [(name, KNOWN.get(name, ["y"])[0] if name != "sha256" else "a" * 64)]).admits(
+            "acme", text
+        )
 
 
 def test_a_record_with_lone_surrogates_is_read() -> None:

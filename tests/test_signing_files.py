@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -216,6 +218,23 @@ async def test_what_is_broken_leaves_the_last_good_keys_and_says_so_once(
     await keys.refresh()
     assert keys.failing is None
     assert [line["event"] for line in logged(capsys)] == ["signing keys unchanged"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "1.pem", FIRST)
+    with pytest.raises(
+        SettingsError, match=r"1\.pem/keys cannot be read \(Not a directory\)\. Name a file or a folder"
+    ):
+        Source(path=tmp_path / "1.pem" / "keys").contents()
+
+    def denied(_: Path) -> None:  # as nobody denies root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(SettingsError) as caught:
+        Source(path=tmp_path).contents()
+    assert f"{tmp_path} cannot be read (Permission denied). " in str(caught.value)
+    assert "keys new" not in str(caught.value)
 
 
 async def test_a_bug_leaves_the_last_good_keys_too(

@@ -22,7 +22,7 @@ from __future__ import annotations
 import base64
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -98,6 +98,17 @@ class Receiver:
             ValueError: a secret is none; the message does not quote it.
         """
         return tuple(signing_key(secret.get_secret_value()) for secret in self.secrets)
+
+
+def unknown_to(policies: Iterable[str], told: Iterable[Receiver]) -> Mapping[str, Sequence[str]]:
+    """The receivers that name organizations which are none of the policies', and those names."""
+    known = frozenset(policies)
+    return {one.name: sorted(unknown) for one in told if (unknown := one.organizations - known)}
+
+
+def named_by_none(policies: Iterable[str], told: Iterable[Receiver]) -> Sequence[str]:
+    """The policies' organizations that no receiver names: nobody is told what only their owners are."""
+    return sorted(frozenset(policies).difference(*(one.organizations for one in told)))
 
 
 def usable_url(url: str, *, allow_loopback: bool) -> str:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import httpx
 
 from broker.alerts.receivers import Receiver
+from broker.outgoing import failure
 from broker.state import AlertToSend
 
 SEND_SECONDS: Final = 15.0
@@ -68,7 +69,7 @@ class Webhooks:
         except TimeoutError:
             raise DeliveryError(f"no answer within {SEND_SECONDS:.0f} s") from None
         except (httpx.HTTPError, OSError, RuntimeError) as error:  # a RuntimeError is uvloop's, of a closed connection
-            raise DeliveryError(type(error).__name__) from None
+            raise DeliveryError(failure(error)) from None
         try:
             await _drain(answered)
         finally:

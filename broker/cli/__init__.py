@@ -23,6 +23,7 @@ from broker.cli import (
     switch,
     tokens,
 )
+from broker.settings import SettingsError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Start with `broker playground --demo`. Settings: docs/reference/settings.md.",
     )
     parser.add_argument("--version", action="version", version=f"broker {__version__}")
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(title="verbs", dest="verb", required=True, metavar="VERB")
     for verb in (
         serve,
         check,
@@ -53,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return int(parsed.run(parsed))
+    except SettingsError as error:  # which a verb need not tell in its own way
+        print(f"broker {parsed.verb}: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130

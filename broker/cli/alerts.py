@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import secrets
 import sys
 import time
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from broker.alerts.kinds import TEST, Alert
-from broker.alerts.receivers import Receiver, read
+from broker.alerts.receivers import Receiver, named_by_none, read, unknown_to
 from broker.alerts.webhooks import DeliveryError, Webhooks
 from broker.app import USER_AGENT
-from broker.cli.state import add_option, loopback_allowed, work_on_state
+from broker.cli.state import add_env_file, add_option, beside, work_on_state
 from broker.outgoing import webhook_transport
-from broker.settings import SettingsError
+from broker.policy.errors import PolicyErrors
+from broker.policy.files import load
+from broker.settings import Beside, SettingsError
 from broker.state import AlertToSend, State
 
 
@@ -33,6 +35,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         "list", help="show the receivers and what waits", description="Shows each receiver, and what waits for it."
     )
     add_option(listing)
+    listing.add_argument(
+        "--policies",
+        metavar="DIR",
+        type=Path,
+        help="the folder of policies, to compare organizations with (BROKER_POLICIES; default: policies)",
+    )
     listing.set_defaults(run=run_list)
     test = actions.add_parser(
         "test",
@@ -40,24 +48,23 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         description="Sends one alert of the type `test` to a receiver, at once and once, beside what waits for it.",
     )
     test.add_argument("receiver", metavar="RECEIVER", help="its name in the file")
+    add_env_file(test)
     test.set_defaults(run=run_test)
     for action in (listing, test):
         action.add_argument("--file", type=Path, metavar="FILE", help="the file of receivers (BROKER_ALERTS)")
 
 
-def _receivers(file: Path | None) -> dict[str, Receiver]:
-    named = file or os.environ.get("BROKER_ALERTS")
-    if not named:
+def _receivers(args: argparse.Namespace, chosen: Beside) -> dict[str, Receiver]:
+    file = args.file or chosen.alerts
+    if file is None:
         raise SettingsError("BROKER_ALERTS: is not set. Name the file of receivers by it, or by --file.")
-    return {one.name: one for one in read(Path(named), allow_loopback=loopback_allowed())}
+    return {one.name: one for one in read(file, allow_loopback=chosen.allow_loopback_issuers)}
 
 
 def run_list(args: argparse.Namespace) -> int:
     """Prints a line for each."""
-    try:
-        receivers = _receivers(args.file)
-    except SettingsError as error:
-        return _wrong(error)
+    chosen = beside(args)
+    receivers = _receivers(args, chosen)
 
     async def show(state: State) -> None:
         waiting = await state.waiting([*receivers])
@@ -69,15 +76,32 @@ def run_list(args: argparse.Namespace) -> int:
             )
             print(f"{name}  {one.kind}  of {told}  {len(one.kinds)} kinds  waiting: {waits.alerts}{since}")
 
-    return 0 if work_on_state("alerts", args.state, show) else 1
+    if not work_on_state("alerts", args, show):
+        return 1
+    for note in _slips(args.policies or chosen.policies, receivers.values(), chosen):
+        print(f"note: {note}", file=sys.stderr)
+    return 0
+
+
+def _slips(folder: Path, receivers: Collection[Receiver], chosen: Beside) -> Iterator[str]:
+    """What the receivers have otherwise than the policies in a folder."""
+    try:
+        known = load(folder, allow_loopback_issuers=chosen.allow_loopback_issuers).organizations
+    except PolicyErrors:
+        yield (
+            f"no policies load from {folder} (--policies, BROKER_POLICIES), so nothing says whether the organizations "
+            "are right"
+        )
+        return
+    for receiver, unknown in unknown_to(known, receivers).items():
+        yield f"{receiver} is for organizations that the policies in {folder} do not have: {', '.join(unknown)}"
+    if unnamed := named_by_none(known, receivers):
+        yield f"no receiver is for organizations that the policies in {folder} have: {', '.join(unnamed)}"
 
 
 def run_test(args: argparse.Namespace) -> int:
     """Says whether the receiver took it."""
-    try:
-        receivers = _receivers(args.file)
-    except SettingsError as error:
-        return _wrong(error)
+    receivers = _receivers(args, beside(args))
     receiver = receivers.get(args.receiver)
     if receiver is None:
         names = ", ".join(receivers)
@@ -98,8 +122,3 @@ async def _send_test(receiver: Receiver) -> int:
             return 1
     print(f"delivered: {test.id} to {receiver.name}")
     return 0
-
-
-def _wrong(error: SettingsError) -> int:
-    print(f"broker alerts: {error}", file=sys.stderr)
-    return 2

@@ -20,6 +20,7 @@ import httpx
 from broker import refusals
 from broker.cli.probe import origin
 from broker.cli.state import add_option, work_on_state
+from broker.outgoing import failure
 from broker.records import FILTERS, MOMENTS, Query
 from broker.state import State
 
@@ -101,7 +102,7 @@ class OfApi:
             try:
                 answer = await self.client.get(f"{self.path}?{query}")
             except httpx.HTTPError as error:
-                problem = f"no answer ({type(error).__name__})"
+                problem = f"no answer ({failure(error)})"
                 continue
             if answer.status_code not in _AGAIN:
                 return _page(answer)
@@ -164,7 +165,7 @@ def reads(args: argparse.Namespace, work: Callable[[Source], Awaitable[None]]) -
             print("broker audit: --token-file is for a broker's API: name that by --url.", file=sys.stderr)
             return 2
         if args.url is None:
-            return 0 if work_on_state("audit", args.state, lambda state: work(OfState(state, query))) else 1
+            return 0 if work_on_state("audit", args, lambda state: work(OfState(state, query))) else 1
         return asyncio.run(_ask(args, filters, work))
     except refusals.InvalidQuery as refusal:
         print(f"broker audit: {refusal.detail}.", file=sys.stderr)

@@ -27,7 +27,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="find records that were removed, altered or swapped",
         description="Follows each organization's chain of records, and names what does not fit: a record that is "
         "missing, altered, swapped or put in. Exit status: 0 where all is as it was written, 1 where something was "
-        "found, 2 where it could not be looked at.",
+        "found, 2 where not all could be looked at.",
         epilog="Whoever can write the whole store can make a new chain. So note the heads now and then where they "
         "cannot write, and compare: broker audit verify --noted heads.json --note heads.json",
     )
@@ -39,7 +39,7 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--note",
         type=Path,
         metavar="FILE",
-        help="write the heads (each organization's newest link), where nothing was found",
+        help="write the heads (each organization's newest link), where nothing was found and all could be checked",
     )
     add_option(verify)
     verify.set_defaults(run=run)
@@ -49,11 +49,9 @@ def run(args: argparse.Namespace) -> int:
     """Verifies all chains, and says what was found."""
     try:
         noted = {} if args.noted is None else _read_heads(args.noted)
-        verification, whole = _of_export(args.export, noted) if args.export else (_of_state(args.state, noted), True)
+        verification, whole = _of_export(args.export, noted) if args.export else (_of_state(args, noted), True)
         if verification is None:
             return 2
-        for organization in sorted(verification.too_old):
-            print(f"note: what was noted of {organization!r} is older than all that is kept", file=sys.stderr)
         for finding in verification.findings:
             print(finding)
         print(_summary(verification), file=sys.stderr)
@@ -65,9 +63,13 @@ def run(args: argparse.Namespace) -> int:
                 "be missing. Export it again.",
                 file=sys.stderr,
             )
+        if verification.gaps:
+            _tell_gaps(verification.gaps, args.note)
+        if not whole or verification.gaps:
             return 2
         if args.note is not None:
-            _write_heads(args.note, verification.ends)
+            # A noted head of an organization that has no records any more is still where its chain ends.
+            _write_heads(args.note, {**noted, **verification.ends})
     except OSError as error:
         print(f"broker audit: {error.filename}: {error.strerror}.", file=sys.stderr)
         return 2
@@ -75,6 +77,22 @@ def run(args: argparse.Namespace) -> int:
         print(f"broker audit: {error}.", file=sys.stderr)
         return 2
     return 0
+
+
+def _tell_gaps(gaps: Mapping[str, tuple[int, int]], note: Path | None) -> None:
+    for organization, (noted, first) in sorted(gaps.items()):
+        whose = f"organization {organization!r}" if organization else "no organization"
+        print(
+            f"broker audit: {whose}: record {noted} was noted, and what is there begins at record {first}: whether it "
+            "follows from what was noted cannot be checked.",
+            file=sys.stderr,
+        )
+    kept = "" if note is None else f"{note} was not written. "
+    print(
+        f"broker audit: {kept}Verify an export that begins at what was noted, or right behind it. Where there is none "
+        "any more, and you trust what is there: --note without --noted begins anew.",
+        file=sys.stderr,
+    )
 
 
 def _summary(verification: Verification) -> str:
@@ -85,10 +103,12 @@ def _summary(verification: Verification) -> str:
         told += f"; {verification.unchained} are from before there was one, and could not be verified"
     if verification.in_part:
         told += f"; {verification.in_part} are withheld in part, and what is told of them could not be verified"
-    return f"{told}: " + (counted(found, "finding") if found else "all fit")
+    if found:
+        return f"{told}: {counted(found, 'finding')}"
+    return f"{told}: " + ("not all could be checked" if verification.gaps else "all fit")
 
 
-def _of_state(named: str | None, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
+def _of_state(args: argparse.Namespace, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
     made: list[Verification] = []
 
     async def verify(state: State) -> None:
@@ -100,7 +120,7 @@ def _of_state(named: str | None, noted: Mapping[str, tuple[int, str]]) -> Verifi
         verification.finish(await state.heads())
         made.append(verification)
 
-    return made[0] if work_on_state("audit", named, verify) else None
+    return made[0] if work_on_state("audit", args, verify) else None
 
 
 async def pages(state: State, organization: str | None = None) -> AsyncIterator[Sequence[Kept]]:
@@ -121,7 +141,9 @@ def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> tuple[Verifi
     for organization, first in verification.begins.items():
         if first > 1:
             whose = f"organization {organization!r}" if organization else "no organization"
-            print(f"note: {file} has the records of {whose} from {first} on alone", file=sys.stderr)
+            # Its text is linked to the record before, of which only a noted head tells.
+            told = "" if noted.get(organization, (0, ""))[0] == first - 1 else "; what that one says cannot be verified"
+            print(f"note: {file} has the records of {whose} from {first} on alone{told}", file=sys.stderr)
     return verification, last.get("complete") is True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import get_args
 from broker.cli.explain_inputs import InputError, Told, of_attempt, of_claims, of_token
 from broker.cli.explain_run import FACTS, of_github
 from broker.cli.explain_text import as_json, as_text
+from broker.cli.state import add_env_file, address, beside
 from broker.policy.errors import PolicyErrors
 from broker.policy.explanation import explain
 from broker.policy.files import load
@@ -51,6 +51,7 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         metavar="URL",
         help="with --attempt: where state is kept (BROKER_STATE_URL; default: sqlite:///state.db)",
     )
+    add_env_file(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument(
         "--allow-loopback-issuers",
@@ -69,12 +70,10 @@ def run_explain(args: argparse.Namespace) -> int:
     if not args.github and (given := [f"--{one}" for one in ("issuer", *FACTS) if getattr(args, one) is not None]):
         args.wrong_usage(f"{given[0].replace('_', '-')} goes with --github")
     now = time.time()
+    chosen = beside(args)
     try:
-        policies = load(
-            args.policies or Path(os.environ.get("BROKER_POLICIES", "policies")),
-            allow_loopback_issuers=args.allow_loopback_issuers,
-        )
-        told = _told(args, policies, now)
+        policies = load(args.policies or chosen.policies, allow_loopback_issuers=args.allow_loopback_issuers)
+        told = _told(args, policies, args.audience or chosen.audience, now)
     except PolicyErrors as mistakes:
         print(mistakes.explained(), file=sys.stderr)
         return 2
@@ -86,8 +85,7 @@ def run_explain(args: argparse.Namespace) -> int:
     return 0 if told.rehearsal.refusal is None else 1
 
 
-def _told(args: argparse.Namespace, policies: Policies, now: float) -> Told:
-    audience = args.audience or os.environ.get("BROKER_AUDIENCE", "")
+def _told(args: argparse.Namespace, policies: Policies, audience: str, now: float) -> Told:
     scope: Scope = args.scope or "upload"
     if args.token is not None:
         return of_token(args.token, policies, audience, now, scope=scope)
@@ -96,5 +94,4 @@ def _told(args: argparse.Namespace, policies: Policies, now: float) -> Told:
     if args.github is not None:
         facts = {fact: given for fact in FACTS if (given := getattr(args, fact)) is not None}
         return of_github(args.github, facts, args.issuer, policies, now, scope=scope)
-    url = args.state or os.environ.get("BROKER_STATE_URL", "sqlite:///state.db")
-    return of_attempt(args.attempt, url, policies, now, scope=args.scope)
+    return of_attempt(args.attempt, address(args), policies, now, scope=args.scope)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from broker.cli.state import REMOVES_NOTHING
+from broker.cli.state import open_existing
 from broker.policy import matching
 from broker.policy.errors import shown, shown_path
 from broker.policy.matching import Pins
@@ -20,7 +20,6 @@ from broker.policy.model import Policies, Scope
 from broker.policy.rehearsal import Rehearsal, rehearse, rehearse_again
 from broker.providers import Identity
 from broker.refusals import MalformedToken, Refusal, StateUnavailable, every
-from broker.state.opening import open_state, sqlite_file
 from broker.tokens import LEEWAY_SECONDS, LONGEST_TOKEN, peek
 
 LARGEST_INPUT: Final = 4 * LONGEST_TOKEN
@@ -158,10 +157,7 @@ def of_attempt(attempt: str, url: str, policies: Policies, now: float, *, scope:
 
 
 async def _recorded(attempt: str, url: str, policies: Policies) -> tuple[dict[str, Any], Identity | None, Pins]:
-    if url.startswith("sqlite:") and not sqlite_file(url).exists():
-        # To open it would make it; and whoever forgot to name the state would be told that there was no attempt.
-        raise ValueError(f"there is no state at {sqlite_file(url)}: name it by --state or BROKER_STATE_URL")
-    state = open_state(url, retention_days=REMOVES_NOTHING)
+    state = open_existing(url)
     try:
         found = (json.loads(body) for body in await state.records(MOST_RECORDS) if attempt in body)
         record = next((one for one in found if one.get("attempt") == attempt), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Final
 
 from broker.audit import Attempt
 from broker.cli.key_files import KeyFiles, any_in, locked, write_new
-from broker.cli.state import work_on_state
+from broker.cli.state import add_env_file, beside, is_named, work_on_state
 from broker.policy.shapes import seconds
 from broker.settings import SettingsError
 from broker.signing import CACHED_SECONDS, FOR_EVER, KEPT_SECONDS, SINCE_EVER, SigningKey, moment
@@ -80,6 +79,7 @@ def _add_path(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", type=Path, nargs="?", help="a PEM file or a folder of them (default: BROKER_SIGNING_KEYS)"
     )
+    add_env_file(parser)
 
 
 def _delay(text: str) -> int:
@@ -114,7 +114,7 @@ def run_new(args: argparse.Namespace) -> int:
 def run_list(args: argparse.Namespace) -> int:
     """Prints the keys, and what each is."""
     try:
-        kept = KeyFiles.read(_path(args.path))
+        kept = KeyFiles.read(_path(args))
     except SettingsError as error:
         return _failed(str(error))
     now = time.time()
@@ -140,7 +140,7 @@ def run_rotate(args: argparse.Namespace) -> int:
     """Announces the next key, and removes those that are over."""
     now = time.time()
     try:
-        path = _path(args.path).resolve()
+        path, recorded = _path(args).resolve(), is_named(args)
         with locked(path):
             kept = KeyFiles.read(path)
             made, over = _rotate(kept, now, args.after)
@@ -161,7 +161,8 @@ def run_rotate(args: argparse.Namespace) -> int:
             "the new key; one that has not refuses its tokens",
             file=sys.stderr,
         )
-    return _record(args.state, [*_attempts(waiting, over, now)])
+    # Where no state is named, the first broker records it that sees it.
+    return _record(args, [*_attempts(waiting, over, now)]) if recorded else 0
 
 
 def _rotate(kept: KeyFiles, now: float, after: int) -> tuple[list[SigningKey], list[SigningKey]]:
@@ -195,24 +196,22 @@ def _attempts(waiting: Sequence[SigningKey], over: Sequence[SigningKey], now: fl
     ]
 
 
-def _record(named: str | None, attempts: Sequence[Attempt]) -> int:
-    """Records what was done, where the state is named; else the first broker does that sees it."""
-    if named is None and "BROKER_STATE_URL" not in os.environ:
-        return 0
+def _record(args: argparse.Namespace, attempts: Sequence[Attempt]) -> int:
+    """Records what was done."""
 
     async def record(state: State) -> None:
         for attempt in attempts:
             await record_once(state, attempt, what=name_of(attempt), seconds=REMEMBERED_SECONDS)
 
-    return 0 if work_on_state("keys", named, record) else 1
+    return 0 if work_on_state("keys", args, record) else 1
 
 
-def _path(named: Path | None) -> Path:
+def _path(args: argparse.Namespace) -> Path:
     """Raises SettingsError where nothing is named."""
-    told = named or os.environ.get("BROKER_SIGNING_KEYS")
-    if not told:
+    path: Path | None = args.path or beside(args).signing_keys
+    if path is None:
         raise SettingsError("name a PEM file or a folder of them, or set BROKER_SIGNING_KEYS")
-    return Path(told)
+    return path
 
 
 def _name(now: float) -> str:

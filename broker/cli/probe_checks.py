@@ -26,6 +26,7 @@ import httpx
 from broker import refusals
 from broker.exchange import SINGLE_USE
 from broker.metrics.catalogue import Check
+from broker.outgoing import failure
 
 LATE_SECONDS: Final = 30.0
 """How much longer an answer is waited for that is late already: a token that comes with it must be burned."""
@@ -122,7 +123,7 @@ class Prober:
                 answer = await self._exchange(client, token)
         except (httpx.HTTPError, TimeoutError, ValueError) as error:
             seconds = time.perf_counter() - began
-            return Result(check=check, ok=False, seconds=seconds, problem=f"no answer: {type(error).__name__}")
+            return Result(check=check, ok=False, seconds=seconds, problem=f"no answer: {failure(error)}")
         left = bool(answer.token) and not await self._burn(client, answer.token)
         problems = [
             _problem_of(check, answer),

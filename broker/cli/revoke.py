@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from broker.audit import Attempt, new_attempt_id
-from broker.cli.state import add_option, loopback_allowed, work_on_state
+from broker.cli.state import add_option, beside, work_on_state
 from broker.policy.errors import PolicyErrors
 from broker.policy.files import load
 from broker.policy.model import Policies
 from broker.policy.subjects import EVERYTHING, FORMS, subject_of, unknown_in
 from broker.recall import read_moment, read_reason, revoke, revoke_token, subjects_for
+from broker.settings import Beside
 from broker.state import State
 
 _MEANINGS: Final = {
@@ -86,10 +86,10 @@ def run(args: argparse.Namespace) -> int:
     """Revokes, and says what."""
     now = time.time()
     before = int(now) if args.before is None else args.before
-    policies = args.policies or Path(os.environ.get("BROKER_POLICIES", "policies"))
+    chosen = beside(args)
     try:
         subject_of(args.kind, args.names)
-        known = _loaded(policies) if args.kind == "member" else Policies(generation="")
+        known = _loaded(chosen, args.policies) if args.kind == "member" else Policies(generation="")
         subjects = subjects_for(known, args.kind, args.names)
     except PolicyErrors as errors:
         print(f"broker revoke: {errors.explained(most=8)}", file=sys.stderr)
@@ -109,22 +109,23 @@ def run(args: argparse.Namespace) -> int:
             else:
                 await revoke(state, attempt, subject, before)
 
-    if not work_on_state("revoke", args.state, work):
+    if not (where := work_on_state("revoke", args, work)):
         return 1
     until = f", minted until {datetime.fromtimestamp(before, UTC):%F %T} UTC" if args.kind != "token" else ""
     for subject in subjects:
-        print(f"revoked: {subject}{until}")
-    if unknown := missing_in(policies, args.kind, args.names):
+        print(f"revoked: {subject}{until}, in {where}")
+    if unknown := missing_in(chosen, args.policies, args.kind, args.names):
         print(f"note: {unknown}; what it is the name of was revoked all the same", file=sys.stderr)
     return 0
 
 
-def missing_in(folder: Path, kind: str, names: Sequence[str]) -> str:
-    """What of a subject the policies in a folder do not have: a slip, or removed already. Asked when all is done."""
+def missing_in(chosen: Beside, named: Path | None, kind: str, names: Sequence[str]) -> str:
+    """What of a subject the policies do not have: a slip, or removed already. Asked when all is done."""
     if kind in _IN_NO_POLICIES:
         return ""
+    folder = named or chosen.policies
     try:
-        unknown = unknown_in(_loaded(folder), kind, names)
+        unknown = unknown_in(_loaded(chosen, named), kind, names)
     except PolicyErrors:
         return (
             f"no policies load from {folder} (--policies, BROKER_POLICIES), so nothing says whether the name is right"
@@ -132,5 +133,5 @@ def missing_in(folder: Path, kind: str, names: Sequence[str]) -> str:
     return f"the policies in {folder} have no {unknown}" if unknown else ""
 
 
-def _loaded(folder: Path) -> Policies:
-    return load(folder, allow_loopback_issuers=loopback_allowed())
+def _loaded(chosen: Beside, named: Path | None) -> Policies:
+    return load(named or chosen.policies, allow_loopback_issuers=chosen.allow_loopback_issuers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from typing import Final
 
 from broker.audit import Attempt, new_attempt_id
 from broker.cli.revoke import missing_in, reason
-from broker.cli.state import add_option, work_on_state
+from broker.cli.state import add_option, beside, work_on_state
 from broker.policy.subjects import EVERYTHING, FORMS, switch_of
 from broker.recall import switch_off, switch_on
 from broker.state import State, Switch, Thrower
@@ -71,11 +70,11 @@ def run_disable(args: argparse.Namespace) -> int:
     async def work(state: State) -> None:
         await switch_off(state, _attempt(args.reason), subject, "operator")
 
-    if not work_on_state("disable", args.state, work):
+    chosen = beside(args)
+    if not (where := work_on_state("disable", args, work)):
         return 1
-    print(f"switched off: {subject}")
-    folder = args.policies or Path(os.environ.get("BROKER_POLICIES", "policies"))
-    if unknown := missing_in(folder, args.kind, args.names):
+    print(f"switched off: {subject}, in {where}")
+    if unknown := missing_in(chosen, args.policies, args.kind, args.names):
         print(f"note: {unknown}; what it is the name of is switched off all the same", file=sys.stderr)
     return 0
 
@@ -92,10 +91,10 @@ def run_enable(args: argparse.Namespace) -> int:
         lifted.extend([by for by in throwers if await switch_on(state, _attempt(args.reason), subject, by)])
         left.extend(await state.switches([subject]))
 
-    if not work_on_state("enable", args.state, work):
+    if not (where := work_on_state("enable", args, work)):
         return 1
     for by in lifted:
-        print(f"lifted: the {by}'s switch of {subject}")
+        print(f"lifted: the {by}'s switch of {subject}, in {where}")
     for switch in left:
         print(f"still switched off: {_told(switch)} (--owners-too lifts that)", file=sys.stderr)
     if not lifted:
@@ -114,7 +113,7 @@ def run_disabled(args: argparse.Namespace) -> int:
         if not switches:
             print("broker disabled: nothing is switched off.", file=sys.stderr)
 
-    return 0 if work_on_state("disabled", args.state, show) else 1
+    return 0 if work_on_state("disabled", args, show) else 1
 
 
 def _subject(verb: str, args: argparse.Namespace) -> str:

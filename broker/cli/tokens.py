@@ -6,10 +6,12 @@ import argparse
 import sys
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from broker.api_tokens import ROLES, ApiToken
-from broker.cli.state import add_option, work_on_state
+from broker.cli.revoke import missing_in
+from broker.cli.state import add_option, beside, work_on_state
 from broker.state import State
 
 DAY_SECONDS: Final = 86_400
@@ -38,6 +40,12 @@ def register(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
         help="registry: introspect and revoke (default); owner: what one organization's owners may; operator: all",
     )
     new.add_argument("--organization", default="", metavar="NAME", help="whose owner's it is; with --role owner alone")
+    new.add_argument(
+        "--policies",
+        metavar="DIR",
+        type=Path,
+        help="the folder of policies, to warn of an organization they do not have (BROKER_POLICIES; default: policies)",
+    )
     new.add_argument("--days", type=days, default=365, metavar="DAYS", help="how long it lives (default: 365)")
     listing = actions.add_parser("list", help="show those that live", description="Shows the API tokens, oldest first.")
     remove = actions.add_parser(
@@ -70,16 +78,21 @@ def run_new(args: argparse.Namespace) -> int:
         print(f"broker tokens: {error}.", file=sys.stderr)
         return 2
 
+    chosen = beside(args)
+
     async def store(state: State) -> None:
         await state.store_api_token(kept)
 
-    if not work_on_state("tokens", args.state, store, makes=True):
+    if not (where := work_on_state("tokens", args, store, makes=True)):
         return 1
     print(text)
     until = datetime.fromtimestamp(kept.expires_at, UTC).date()
     print(
-        f"API token {kept.id} for {kept.name!r} ({_role(kept)}) until {until}; it is not shown again.", file=sys.stderr
+        f"API token {kept.id} for {kept.name!r} ({_role(kept)}) until {until}, in {where}; it is not shown again.",
+        file=sys.stderr,
     )
+    if kept.organization and (unknown := missing_in(chosen, args.policies, "organization", [kept.organization])):
+        print(f"note: {unknown}; the token was made all the same", file=sys.stderr)
     return 0
 
 
@@ -99,7 +112,7 @@ def run_list(args: argparse.Namespace) -> int:
             over = " (over)" if token.is_over(time.time()) else ""
             print(f"{token.id}  {_role(token):<8}  until {until}{over}  {token.name}")
 
-    return 0 if work_on_state("tokens", args.state, show) else 1
+    return 0 if work_on_state("tokens", args, show) else 1
 
 
 def run_remove(args: argparse.Namespace) -> int:
@@ -109,7 +122,7 @@ def run_remove(args: argparse.Namespace) -> int:
     async def remove(state: State) -> None:
         found.append(await state.remove_api_token(args.id))
 
-    if not work_on_state("tokens", args.state, remove):
+    if not work_on_state("tokens", args, remove):
         return 1
     if found == [True]:
         return 0

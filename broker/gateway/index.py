@@ -27,7 +27,7 @@ import httpx
 from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from broker import refusals
-from broker.gateway.registry import Registry
+from broker.gateway.registry import Registry, RegistryError
 from broker.patterns import normalise
 
 PAGE_SECONDS: Final = 60.0
@@ -113,7 +113,8 @@ class SimpleIndex:
                         return page
                     url = page
         except TimeoutError as error:
-            raise refusals.RegistryUnavailable("the registry's index did not answer in time") from error
+            failed = RegistryError("GET", url, error)
+            raise refusals.RegistryUnavailable("the registry's index did not answer in time") from failed
         raise refusals.RegistryIndex(f"the registry's index redirects more than {MOST_REDIRECTS} times")
 
     async def _page(self, url: str, project: str) -> _Page | str | None:
@@ -160,7 +161,8 @@ class SimpleIndex:
                         raise refusals.RegistryIndex("the registry's index says no sha256 of a file that is too large")
                     digest.update(chunk)
         except TimeoutError as error:
-            raise refusals.RegistryUnavailable("the registry took too long over a file") from error
+            failed = RegistryError("GET", listed.url, error)
+            raise refusals.RegistryUnavailable("the registry took too long over a file") from failed
         return digest.hexdigest()
 
     def is_at_home(self, url: str) -> bool:

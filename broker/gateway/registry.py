@@ -30,6 +30,7 @@ from broker import refusals
 from broker.gateway.credential import Credential, Shown
 from broker.gateway.form import Form
 from broker.gateway.package import Package
+from broker.outgoing import failure
 
 LONGEST_ANSWER: Final = 16 * 1024
 """Bytes of a registry's answer that are relayed. What follows is not read; the connection is closed."""
@@ -59,6 +60,20 @@ _TAGS = re.compile(r"<(?:script|style|title)\b[^<]*|<[^<>]*>?", re.IGNORECASE)
 
 
 _NOTHING = httpx.ByteStream(b"")
+
+
+class RegistryError(Exception):
+    """What the registry did, and at which URL: a refusal's cause, for the operator's log and for no caller.
+
+    Args:
+        error: Why it gave no answer; None where `status` says what it answered.
+    """
+
+    def __init__(self, method: str, url: str | httpx.URL, error: Exception | None = None, *, status: int = 0) -> None:
+        # Whoever made the URL may have put into its query what lets one in.
+        shown = httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None)
+        super().__init__(f"{method} {shown}: {f'answered {status}' if error is None else failure(error)}")
+        self.__cause__ = error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,15 +126,19 @@ class Registry:
             async with deadline:
                 response = await self.client.send(request, stream=True, follow_redirects=False)
         except httpx.ConnectError as error:
-            raise refusals.RegistryUnavailable("the registry cannot be reached") from error
+            raise refusals.RegistryUnavailable("the registry cannot be reached") from self._post_failed(error)
         except (httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ReadTimeout, TimeoutError) as error:
-            raise refusals.RegistryUnavailable("the registry did not answer in time") from error
+            raise refusals.RegistryUnavailable("the registry did not answer in time") from self._post_failed(error)
         except httpx.RequestError as error:
+            failed = self._post_failed(error)
             if await self._refuses_us():
-                raise refusals.RegistryCredential from error
-            raise refusals.RegistryUnavailable("the registry broke the connection off, or took no more") from error
+                raise refusals.RegistryCredential from failed
+            raise refusals.RegistryUnavailable("the registry broke the connection off, or took no more") from failed
         async with _closing(response):
             return await self._read(response, shown)
+
+    def _post_failed(self, error: Exception) -> RegistryError:
+        return RegistryError("POST", self.url, error)
 
     def _request(
         self, form: Form, package: Package, user_agent: str, shown: Shown, deadline: asyncio.Timeout
@@ -175,21 +194,23 @@ class Registry:
             response = await self._head(request)
             async with _closing(response):
                 if response.status_code in _UNAUTHORISED:
-                    raise refusals.RegistryCredential
+                    raise refusals.RegistryCredential from RegistryError("GET", url, status=response.status_code)
                 if response.headers.get("content-encoding", "identity") != "identity":
                     raise refusals.RegistryIndex("the registry's index answers compressed, which was not asked for")
                 yield response
         except httpx.InvalidURL as error:
             raise refusals.RegistryIndex("the registry's index leads to a URL that is none") from error
         except httpx.RequestError as error:
-            raise refusals.RegistryUnavailable("the registry cannot be reached, or broke its answer off") from error
+            what = "the registry cannot be reached, or broke its answer off"
+            raise refusals.RegistryUnavailable(what) from RegistryError("GET", url, error)
 
     async def _head(self, request: httpx.Request) -> httpx.Response:
         try:
             async with asyncio.timeout(self._silence_seconds()):
                 return await self.client.send(request, stream=True, follow_redirects=False)
         except TimeoutError as error:
-            raise refusals.RegistryUnavailable("the registry did not answer in time") from error
+            failed = RegistryError("GET", request.url, error)
+            raise refusals.RegistryUnavailable("the registry did not answer in time") from failed
 
     async def _refuses_us(self) -> bool:
         """Whether the registry, having broken an upload off, did so for our credential.
@@ -219,11 +240,11 @@ class Registry:
     async def _read(self, response: httpx.Response, shown: Shown) -> Answer:
         status = response.status_code
         if status in _UNAUTHORISED:
-            raise refusals.RegistryCredential
+            raise refusals.RegistryCredential from RegistryError("POST", self.url, status=status)
         if not (response.is_success or response.is_error):
             raise refusals.RegistryUnavailable(
                 f"the registry answered with status {status}, which is no answer to an upload"
-            )
+            ) from RegistryError("POST", self.url, status=status)
         raw = bytearray()
         try:
             async with asyncio.timeout(ANSWER_SECONDS):

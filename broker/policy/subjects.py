@@ -134,8 +134,8 @@ def ids_of(policies: Policies, member: str) -> Mapping[str, str]:
     known = None if found is None else found.members.get(name)
     if known is None:
         raise ValueError(
-            f"the policies have no member {member}: whoever was removed already is `actor ISSUER ID`, with the id from "
-            "the audit records"
+            f"the policies have no member {member}: of whoever was removed already, the operator revokes `actor ISSUER "
+            "ID`, with the id from the audit records, and an owner `token ID` or `publisher ORGANIZATION/NAME`"
         )
     if not known.ids:
         raise ValueError(f"the member {member} has no id at any issuer, and so no token")
@@ -146,6 +146,8 @@ def unknown_in(policies: Policies, kind: str, names: Sequence[str]) -> str:
     """What of a subject the policies do not have: it may be misspelt, or removed already. Empty where they have all."""
     if kind in {"issuer", "actor", "run"} and names[0] not in policies.issuers:
         return f"issuer {names[0]!r}"
+    if kind == "actor" and not _is_an_id(policies, *names):
+        return f"member with the id {names[1]!r} at {names[0]!r} (a login is none)"
     if kind in {"organization", "publisher"}:
         [named] = names
         name, _, publisher = named.partition("/")
@@ -155,3 +157,11 @@ def unknown_in(policies: Policies, kind: str, names: Sequence[str]) -> str:
         if publisher and publisher not in organization.publishers:
             return f"publisher {named!r}"
     return ""
+
+
+def _is_an_id(policies: Policies, issuer: str, actor: str) -> bool:
+    return any(
+        member.ids.get(issuer) == actor
+        for organization in policies.organizations.values()
+        for member in organization.members.values()
+    )

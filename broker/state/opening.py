@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from broker.state import State
 from broker.state.sqlite import SQLiteState
@@ -31,6 +31,19 @@ def open_state(url: str, *, retention_days: int) -> State:
 
         return RedisState(parse(url), retention_days=retention_days)
     raise ValueError("a state URL begins with sqlite:///, redis://, rediss://, redis+sentinel:// or redis+cluster://")
+
+
+def shown(url: str) -> str:
+    """A state's URL as it may be told to everybody: with neither user nor password, and a file's whole path.
+
+    Raises:
+        ValueError: it is no state's URL.
+    """
+    if url.startswith("sqlite:"):
+        return f"sqlite:///{quote(str(sqlite_file(url).absolute()))}"
+    from broker.state.redis_servers import parse  # noqa: PLC0415 - as above
+
+    return parse(url).shown
 
 
 def sqlite_file(url: str) -> Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, quote, unquote
 
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -74,6 +74,15 @@ class Servers:
     def prefix(self) -> str:
         """Before every key."""
         return self.options.get("prefix", DEFAULT_PREFIX)
+
+    @property
+    def shown(self) -> str:
+        """The URL again, without what lets one in."""
+        kind = "" if self.kind == "server" else f"+{self.kind}"
+        hosts = ",".join(f"[{name}]:{port}" if ":" in name else f"{name}:{port}" for name, port in self.hosts)
+        service = f"/{quote(self.service, safe='')}" if self.service else ""
+        prefix = "" if self.prefix == DEFAULT_PREFIX else f"?prefix={quote(self.prefix, safe='{}')}"
+        return f"redis{'s' if self.tls else ''}{kind}://{hosts}{service}/{self.database}{prefix}"
 
     @property
     def replicas(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -12,6 +13,7 @@ from broker.alerts.kinds import BY_CODE, Alert
 from broker.alerts.receivers import Receiver, read
 from broker.settings import SettingsError
 from tests.alerts.hook import KEY, SECRET
+from tests.harness import Setup
 
 TWO = """\
 receivers:
@@ -154,3 +156,32 @@ def test_the_page_s_own_example_is_read(tmp_path: Path) -> None:
         ("acme-owners", "standard", False),
         ("operators", "slack", True),
     ]
+
+
+@pytest.mark.anyio
+async def test_who_starts_the_broker_is_told_of_organizations_that_do_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "alerts.yaml").write_text(
+        "receivers:\n"
+        "  index: {kind: slack, url: 'https://hooks.acme.example/1', index: true}\n"
+        "  owners: {kind: slack, url: 'https://hooks.acme.example/2', organizations: [acmee]}\n"
+    )
+    warned = {}
+    for organizations in ("[acmee]", "[acme]"):
+        text = (tmp_path / "alerts.yaml").read_text().replace("[acmee]", organizations)
+        (tmp_path / "alerts.yaml").write_text(text)
+        async with Setup(folder=tmp_path, settings={"alerts": tmp_path / "alerts.yaml"}).running():
+            lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        warned[organizations] = [
+            (line["event"], line.get("receiver"), line["organizations"])
+            for line in lines
+            if "receiver" in line["event"]
+        ]
+    assert warned == {
+        "[acmee]": [
+            ("a receiver of alerts is for organizations that the policies do not have", "owners", ["acmee"]),
+            ("no receiver of alerts is for organizations that the policies have", None, ["acme"]),
+        ],
+        "[acme]": [],
+    }

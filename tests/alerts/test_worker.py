@@ -193,7 +193,7 @@ async def alerting(folder: Path, *receivers: Receiver, url: str | None = None) -
     state = open_state(url or state_url(folder), retention_days=30)
     policies = PoliciesInForce(made.policies, allow_loopback_issuers=False, stale_after_seconds=3600, clock=time.time)
     async with httpx.AsyncClient(verify=PLAIN) as client, httpx.AsyncHTTPTransport(verify=PLAIN) as transport:
-        keys = IssuerKeys(client, state, time.time)
+        keys = IssuerKeys(client, state, time.time, lambda *_: None)
         yield (
             Alerting(
                 receivers,

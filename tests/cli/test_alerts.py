@@ -12,6 +12,7 @@ from broker.cli import main
 from broker.state import AlertProgress, AlertStep, AlertToSend
 from broker.state.opening import open_state
 from tests.alerts.hook import SECRET, Hook, hooked
+from tests.harness import Setup
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,28 @@ def test_receivers_are_listed_with_what_waits(
     assert acme.startswith("acme  standard  of acme  1 kinds  waiting: 2, since 2")
     assert operators.endswith("of acme, beta, the index  19 kinds  waiting: 0")
     assert main(["alerts", "list", "--state", f"sqlite:///{tmp_path / 'none.db'}"]) == 1
+
+
+def test_organizations_of_a_slip_and_those_that_nobody_is_told_of_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'state.db'}"
+    queue(url)
+    listing = ["alerts", "list", "--state", url, "--file", str(write(tmp_path, Hook()))]
+    assert main([*listing, "--policies", f"{tmp_path}/none"]) == 0
+    assert f"note: no policies load from {tmp_path}/none (--policies, BROKER_POLICIES)" in capsys.readouterr().err
+    policies = Setup(folder=tmp_path).write().policies
+    other = "organization: atlas\nmembers: {alice: {role: owner, github: '1001'}}\n"
+    (policies / "organizations/atlas.yaml").write_text(other)
+    assert main([*listing, "--policies", str(policies)]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"note: operators is for organizations that the policies in {policies} do not have: beta",
+        f"note: no receiver is for organizations that the policies in {policies} have: atlas",
+    ]
+    (policies / "organizations/atlas.yaml").unlink()
+    (policies / "organizations/beta.yaml").write_text(other.replace("atlas", "beta"))
+    assert main([*listing, "--policies", str(policies)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_test_alert_is_delivered_and_signed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,13 +8,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from broker.chain import Kept
+from broker.chain import Kept, digest, genesis, link
 from broker.cli import main
 from broker.cli.audit_verify import pages
 from broker.state.opening import open_state
@@ -156,17 +157,40 @@ def test_a_store_that_was_made_anew_is_found_out_by_what_was_noted(
     assert "organization 'acme', record 5: it was noted earlier, and is not there" in capsys.readouterr().out
 
 
-def test_what_was_noted_and_is_swept_by_now_is_only_told(
-    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_noted_last_and_is_swept_by_now_fits_and_stays_noted(file: str, tmp_path: Path) -> None:
     heads = tmp_path / "heads.json"
     assert verify(file, "--note", str(heads)) == 0
+    noted = heads.read_text()
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         database.execute("UPDATE heads SET swept_sequence = sequence, swept_link = link")
         database.execute("DELETE FROM records")
         database.commit()
-    assert verify(file, "--noted", str(heads)) == 0
-    assert "note: what was noted of 'acme' is older than all that is kept" in capsys.readouterr().err
+    assert verify(file, "--noted", str(heads), "--note", str(heads)) == 0
+    assert heads.read_text() == noted
+
+
+def test_a_noted_head_that_others_behind_it_were_swept_after_cannot_be_compared(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = tmp_path / "heads.json"
+    heads.write_text(json.dumps({"": {"sequence": 1, "link": "00"}, "acme": {"sequence": 1, "link": "00"}}))
+    noted = heads.read_text()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        database.execute("UPDATE heads SET swept_sequence = sequence, swept_link = link")
+        database.execute(
+            "INSERT INTO heads SELECT X'', sequence, link, sequence, link FROM heads WHERE sequence = 5 LIMIT 1"
+        )
+        database.execute("DELETE FROM records")
+        database.commit()
+    assert verify(file, "--noted", str(heads)) == 2
+    told = capsys.readouterr().err
+    assert "0 records in 0 chains: not all could be checked\n" in told
+    for whose in ("organization 'acme'", "no organization"):
+        assert f"{whose}: record 1 was noted, and what is there begins at record 6: whether it follows" in told
+    assert "not written" not in told
+    assert verify(file, "--noted", str(heads), "--note", str(heads)) == 2
+    assert f"broker audit: {heads} was not written. Verify an export that begins at" in capsys.readouterr().err
+    assert heads.read_text() == noted
 
 
 def test_heads_are_not_noted_where_something_was_found(file: str, tmp_path: Path) -> None:
@@ -215,6 +239,50 @@ def test_an_export_that_does_not_begin_at_the_first_record_says_so(
     kept = Kept(position="1", organization=organization, sequence=7, link="00" * 32, body=body)
     assert main(["audit", "verify", str(export([kept], tmp_path / "export.ndjson"))]) == 0
     assert f"has the records of {whose} from 7 on alone" in capsys.readouterr().err
+
+
+def forged(kept: list[Kept], before: str) -> list[Kept]:
+    """Other records of the same numbers, linked as real ones are, from another link on."""
+    made = []
+    for one in kept:
+        body = one.body.replace('"number": ', '"number": 9')
+        before = link(before, digest(body.encode()))
+        made.append(replace(one, body=body, link=before))
+    return made
+
+
+def test_an_export_goes_on_from_what_was_noted_or_is_found_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`broker audit export --cursor` begins right behind what was exported and noted before."""
+    kept, heads = write(f"sqlite:///{tmp_path}/state.db"), tmp_path / "heads.json"
+    compare = ["--noted", str(heads), "--note", str(heads)]
+    assert main(["audit", "verify", str(export(kept[:3], tmp_path / "first")), "--note", str(heads)]) == 0
+    noted = heads.read_text()
+    made_up = export(forged(kept[3:], genesis("acme")), tmp_path / "forged")
+    assert main(["audit", "verify", str(made_up), *compare]) == 1
+    assert capsys.readouterr().out == (
+        "organization 'acme', record 4: it does not follow from the one that was noted: the chain was made anew\n"
+    )
+    assert heads.read_text() == noted
+    assert main(["audit", "verify", str(export(kept[3:], tmp_path / "next")), *compare]) == 0
+    assert "from 4 on alone\n" in capsys.readouterr().err
+    assert json.loads(heads.read_text()) == {"acme": {"sequence": 5, "link": kept[4].link}}
+
+
+def test_an_export_that_leaves_out_what_followed_the_noted_head_is_not_called_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, heads = write(f"sqlite:///{tmp_path}/state.db"), tmp_path / "heads.json"
+    assert main(["audit", "verify", str(export(kept[:3], tmp_path / "first")), "--note", str(heads)]) == 0
+    noted = heads.read_text()
+    made_up = export(forged(kept[4:], genesis("acme")), tmp_path / "forged")
+    assert main(["audit", "verify", str(made_up), "--noted", str(heads), "--note", str(heads)]) == 2
+    told = capsys.readouterr().err
+    assert "record 3 was noted, and what is there begins at record 5" in told
+    assert "from 5 on alone; what that one says cannot be verified\n" in told
+    assert "1 record in 1 chain: not all could be checked\n" in told
+    assert heads.read_text() == noted
 
 
 @pytest.mark.parametrize("line", ["{", "1", '{"record": 1}', '{"record": "{}"}', '{"record": "[]", "sequence": 1}'])

@@ -139,7 +139,9 @@ def test_a_broker_that_is_down_is_told(token_file: Path, tmp_path: Path, capsys:
         capsys, "--once", "--url", url, "--token-file", str(token_file), "--metrics-file", str(file)
     )
     assert status == 1
-    assert [results[check]["problem"] for check in ("must-fail", "must-pass")] == ["no answer: ConnectError"] * 2
+    assert [results[check]["problem"] for check in ("must-fail", "must-pass")] == [
+        "no answer: ConnectError: Connection refused"
+    ] * 2
     assert value(file.read_text(), "broker_probe_success", check="must-pass") == 0
 
 

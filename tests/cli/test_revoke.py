@@ -78,6 +78,9 @@ async def test_what_others_minted_is_not_touched(tmp_path: Path, registry: PypiS
     [
         (("issuer", "githbu"), "no issuer 'githbu'"),
         (("actor", "githbu", "1001"), "no issuer 'githbu'"),
+        (("actor", "github", "alice"), "no member with the id 'alice' at 'github' (a login is none)"),
+        (("actor", "gitlab", "1001"), "no member with the id '1001' at 'gitlab'"),
+        (("actor", "github", "1001"), ""),
         (("run", "githbu", "1"), "no issuer 'githbu'"),
         (("organization", "Acme"), "no organization 'Acme'"),
         (("publisher", "bolt/x"), "no organization 'bolt'"),

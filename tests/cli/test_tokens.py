@@ -8,6 +8,7 @@ import pytest
 
 from broker.api_tokens import ApiToken, ShownToken
 from broker.cli import main
+from tests.harness import Setup
 
 
 def run(tmp_path: Path, *arguments: str) -> int:
@@ -108,6 +109,21 @@ def test_an_owners_token_is_for_one_organization(tmp_path: Path, capsys: pytest.
     assert "night watch\n" in listed
     assert run(tmp_path, "new", "exports", "--role", "owner") == 2
     assert "for one organization" in capsys.readouterr().err
+
+
+def test_an_organization_that_the_policies_do_not_have_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policies = Setup(folder=tmp_path).write().policies
+    for organization, note in (
+        ("acmee", f"note: the policies in {policies} have no organization 'acmee'; the token was made all the same\n"),
+        ("acme", "not shown again.\n"),
+    ):
+        more = ["--role", "owner", "--organization", organization, "--policies", str(policies)]
+        assert run(tmp_path, "new", "exports", *more) == 0
+        told = capsys.readouterr()
+        assert told.out.startswith("broker_")
+        assert told.err.endswith(note)
 
 
 def test_a_token_opens_itself_alone_and_in_its_time() -> None:

@@ -21,7 +21,7 @@ from broker.gateway import registry as registry_module
 from broker.gateway.credential import Credential
 from broker.gateway.form import Form
 from broker.gateway.package import Package, check
-from broker.gateway.registry import LONGEST_ANSWER, Answer, Registry
+from broker.gateway.registry import LONGEST_ANSWER, Answer, Registry, RegistryError
 from tests.gateway.uploads import (
     BOUNDARY,
     SDIST,
@@ -374,6 +374,11 @@ async def test_the_credential_shows_nowhere(tmp_path: Path) -> None:
     while error is not None:
         assert PASSWORD not in f"{error!r} {error} {vars(error)}"
         error = error.__cause__
+
+
+def test_what_the_operator_is_told_of_a_url_lets_nobody_in() -> None:
+    told = str(RegistryError("GET", f"https://{USER}:{PASSWORD}@files.example/a.whl?token={PASSWORD}", status=403))
+    assert told == "GET https://files.example/a.whl: answered 403"
 
 
 # --- How registries answer -------------------------------------------------------------------------------------------

@@ -173,6 +173,8 @@ async def test_a_moment_spares_what_was_minted_since_and_a_slip_is_noted(broker:
     assert await projects(broker, token) == EVERY
     answer = await owner.revoke("publisher acme/gone")
     assert answer.json()["note"] == "the policies have no publisher 'acme/gone'; it was done all the same"
+    answer = await (await caller(broker)).revoke("actor github alice")
+    assert answer.json()["note"].startswith("the policies have no member with the id 'alice' at 'github' (a login is")
 
 
 NOT_AN_OWNERS: list[tuple[object, str, int]] = [
