@@ -45,22 +45,26 @@ class Row:
 
 
 class Ends:
-    """Where the chains of some organizations end, and what is appended there."""
+    """The number of the last record of all, where the chains of some organizations end, and what is appended there."""
 
-    def __init__(self, heads: str | None) -> None:
+    def __init__(self, last: int | None, heads: str | None) -> None:
         """As `query` reads them."""
+        self._last = last or 0
         fields = (item.split(" ") for item in heads.split(";")) if heads else ()
         self._heads = {bytes.fromhex(name): (int(sequence), link.lower()) for name, sequence, link in fields}
 
     @staticmethod
     def query(organizations: Sequence[bytes]) -> str:
-        """One column, with a mark for each organization: each row that a statement gives hands the interpreter over."""
+        """Two columns, with a mark for each organization. One row: each that a statement gives hands over."""
         heads = "hex(organization) || ' ' || sequence || ' ' || hex(link)"
-        return f"(SELECT group_concat({heads}, ';') FROM heads WHERE organization IN ({marks(organizations)}))"  # noqa: S608 - ours
+        return (
+            "(SELECT seq FROM sqlite_sequence WHERE name = 'records'),"  # noqa: S608 - ours
+            f" (SELECT group_concat({heads}, ';') FROM heads WHERE organization IN ({marks(organizations)}))"
+        )
 
     def append(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
         """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
-        ends = self._heads
+        ends, first = self._heads, self._last + 1
         moved: dict[bytes, bytes] = {}
         values: list[tuple[Any, ...]] = []
         for row in rows:
@@ -69,10 +73,12 @@ class Ends:
                 moved[organization] = bytes.fromhex(chain.genesis(row.organization))
             sequence, link = ends.get(organization) or (0, chain.genesis(row.organization))
             ends[organization] = sequence, link = sequence + 1, chain.link(link, row.digest)
-            values.append((row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link)))
-        insert(cursor, "INSERT INTO records (at, organization, attempt, receipt, body, sequence, link) VALUES", values)
-        # With AUTOINCREMENT and the write lock held, rows are numbered one after the other.
-        first = (cursor.lastrowid or 0) - len(rows) + 1
+            # AUTOINCREMENT's own count follows the numbers that are given; the write lock is held.
+            self._last += 1
+            told = (self._last, row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link))
+            values.append(told)
+        columns = "id, at, organization, attempt, receipt, body, sequence, link"
+        insert(cursor, f"INSERT INTO records ({columns}) VALUES", values)
         heads = [(name, *_end(ends[name]), 0, genesis) for name, genesis in moved.items()]
         insert(
             cursor,
@@ -92,8 +98,7 @@ def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
     """Appends records, at least one, each linked to its organization's last."""
     organizations = list({to_bytes(row.organization) for row in rows})
     cursor.execute(f"SELECT {Ends.query(organizations)}", organizations)
-    (heads,) = cursor.fetchone()
-    Ends(heads).append(cursor, rows)
+    Ends(*cursor.fetchone()).append(cursor, rows)
 
 
 def newest(cursor: sqlite3.Cursor, most: int, organization: str | None) -> list[str]:
@@ -182,7 +187,8 @@ def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...
     for start in range(0, len(rows), MOST_ROWS):
         some = rows[start : start + MOST_ROWS]
         values = [value for values in some for value in values]
-        cursor.execute(f"{statement} {','.join([row] * len(some))} {otherwise}", values)
+        # `executemany` of one, for `execute` asks for the last row's number afterwards, and hands over once more.
+        cursor.executemany(f"{statement} {','.join([row] * len(some))} {otherwise}", [values])
 
 
 def marks(values: Sequence[Any]) -> str:

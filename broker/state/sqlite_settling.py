@@ -194,11 +194,11 @@ def _known(
         f" {Ends.query(asked_ends)}, (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
     )
     cursor.execute(query, [*asked_spends, *asked_limits, *asked_ends])
-    spent, counted, heads, since, any_off = cursor.fetchone()
+    spent, counted, last, heads, since, any_off = cursor.fetchone()
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
-        Ends(heads),
+        Ends(last, heads),
         since,
         bool(any_off),
     )

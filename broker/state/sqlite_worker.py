@@ -188,7 +188,7 @@ class Worker:
             for work in works:
                 if isinstance(work, Operation):
                     work.check()
-            cursor.execute("COMMIT")
+            cursor.connection.commit()
         except BaseException as error:
             self._roll_back(error)
             raise
