@@ -229,7 +229,7 @@ NAME_PARTS = st.sampled_from(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     parts=st.lists(NAME_PARTS, min_size=1, max_size=9),
     suffix=st.sampled_from([".tar.gz", ".zip", ".whl", ".tar.gz.zip"]),

@@ -113,7 +113,7 @@ def edit(folder: Path, file: str, content: bytes | None) -> None:
         write(folder, {file: content})
 
 
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(history=st.lists(st.lists(edits(), max_size=2), min_size=2, max_size=8), data=st.data())
 def test_after_any_history_a_load_gives_what_a_first_one_would(
     history: list[list[tuple[str, bytes | None]]], data: st.DataObject

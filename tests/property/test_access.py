@@ -35,7 +35,7 @@ def test_changing_any_one_thing_that_is_pinned_refuses(kind: IssuerName) -> None
 
 
 @pytest.mark.parametrize("kind", ["github", "gitlab", "google"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_adding_a_publisher_or_a_member_never_removes_access(kind: IssuerName, data: st.DataObject) -> None:
     """Asked of the plan, which is held to trying everything by its own law."""

@@ -23,7 +23,7 @@ from tests.property.universes import MOMENTS, NAMES, every_run, signed, worlds
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 
 some = settings(
-    max_examples=5000 if NIGHTLY else 30,  # each tries some thousand runs
+    max_examples=5000 if NIGHTLY else 20,  # each tries some thousand runs
     deadline=None,
     derandomize=not NIGHTLY,
     database=None,
