@@ -10,7 +10,7 @@ import time
 import traceback
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +27,9 @@ from broker.state import (
     Busy,
     Claimed,
     Forgotten,
+    Outcome,
     Settled,
+    Settlement,
     Spent,
     State,
     StoredKeys,
@@ -101,15 +103,18 @@ async def all_unavailable_in_time(*asked: Awaitable[object]) -> None:
 
 async def comes_back(state: State, *, within_seconds: float) -> None:
     """Waits until a settlement succeeds again."""
+    assert await answered(state, settlement, within_seconds=within_seconds) == Settled()
+
+
+async def answered(state: State, asked: Callable[[], Settlement], *, within_seconds: float) -> Outcome:
+    """What a state answers to a settlement as soon as it answers."""
     until = time.monotonic() + within_seconds
     while True:
         try:
-            assert await state.settle(settlement()) == Settled()
+            return await state.settle(asked())
         except StateUnavailable:
             assert time.monotonic() < until, "the state does not come back"
             await asyncio.sleep(0.1)
-        else:
-            return
 
 
 # --- Gone, and back --------------------------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import cast
 
 import pytest
 
-from broker.state import Settled, Spent
+from broker.state import Limit, OverLimit, Settled, Spent
 from broker.state import sqlite_file as file
 from broker.state.sqlite_operations import Operation
-from broker.state.sqlite_settling import Settling
+from broker.state.sqlite_settling import Settling, settle
 from broker.state.sqlite_worker import Worker, _inode
 from tests.state.examples import settlement
 
@@ -37,6 +37,17 @@ def test_a_settlement_alone_is_settled_as_among_others(tmp_path: Path) -> None:
         cursor = connection.cursor()
         assert Settling(settlement(spend="t", receipt="first"), lambda _: None, 0)(cursor) == Settled()
         assert Settling(settlement(spend="t"), lambda _: None, 0)(cursor) == Spent(receipt="first")
+
+
+def test_replays_in_one_batch_count_for_their_token_one_after_the_other(tmp_path: Path) -> None:
+    two = Limit(key="again", burst=2, per_seconds=60)
+    with contextlib.closing(file.connect(tmp_path / "a.db")) as connection:
+        asked = [settlement(now=1_790_000_000.0, spend="t", again=two, receipt=str(number)) for number in range(4)]
+        outcomes = settle(connection.cursor(), [Settling(one, lambda _: None, 0) for one in asked])
+    first, *replayed, over = outcomes
+    assert (first, replayed) == (Settled(), [Spent(receipt="0")] * 2)
+    assert isinstance(over, OverLimit)
+    assert over.key == "again"
 
 
 def test_an_answer_is_given_once() -> None:
