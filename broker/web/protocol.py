@@ -7,6 +7,7 @@ Laws:
 - the head of a request comes within `HEAD_SECONDS`, from the connection's or its own first byte;
 - of a body that was answered before it was through, `MOST_DROPPED_BYTES` are dropped, for `DROP_SECONDS`: uvicorn would
   do so for ever;
+- `MOST_PIPELINED` requests of a connection wait for their turn;
 - of a process, no more connections are open than `Connections` says: those that wait for their client give way;
 - what breaks a bound is told so where an answer can still be sent, and the connection ends.
 """
@@ -37,6 +38,11 @@ DROP_SECONDS: Final = 10.0
 MOST_DROPPED_BYTES: Final = 64 * 1024 * 1024
 """What is dropped of a body that comes after its answer: clients that send first and read later then see it."""
 
+MOST_PIPELINED: Final = 16
+"""Requests of one connection that wait while another is answered. uvicorn stops to read then, but one read can bring
+thousands, and each takes 6 KB for as long as the client reads no answer. No client of packages sends one before the
+answer to the last has come."""
+
 MOST_HELD_BYTES: Final = 4096
 """A head; what is longer is worth a write of its own."""
 
@@ -66,7 +72,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Takes its place, and starts the clock for the first head."""
-        super().connection_made(Gathering(transport, self.loop))
+        self._gathering = Gathering(transport, self.loop)
+        super().connection_made(self._gathering)
         self._address = TrustedProxies().source(self.client[0] if self.client else "", ()).name
         self._start_timer()
         if not self._all.enter(self, self._address):
@@ -102,7 +109,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_timer(DROP_SECONDS if self._in_body else HEAD_SECONDS)
 
     def on_headers_complete(self) -> None:
-        """The head came in time."""
+        """The head came in time.
+
+        Raises:
+            BufferError: too many wait for their turn on this connection. The parser stops at it, as at any mistake.
+        """
+        if len(self.pipeline) >= MOST_PIPELINED:
+            raise BufferError
         self._stop_timer()
         self._in_body = True
         super().on_headers_complete()
@@ -120,6 +133,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self.scope[WHOLE] = True  # type: ignore[typeddict-unknown-key]  # read by our own handlers
         super().on_message_complete()
+
+    def eof_received(self) -> None:
+        """The client sends no more; its transport is closed after this."""
+        self._gathering.flush()
+        super().eof_received()
 
     def send_400_response(self, msg: str) -> None:
         """Refuses what uvicorn cannot parse in the form that all refusals have."""
@@ -186,11 +204,11 @@ class Gathering(asyncio.Transport):
             self._transport.write(data)
         else:
             self._held = bytes(data)
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
 
     def close(self) -> None:
         """Closes it when all is written."""
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -214,7 +232,8 @@ class Gathering(asyncio.Transport):
         """As the transport has it."""
         return self._transport.get_extra_info(name, default)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes what is held."""
         if self._held and not self.is_closing():  # the client may be gone since: uvloop raises where a socket is closed
             held, self._held = self._held, b""
             self._transport.write(held)

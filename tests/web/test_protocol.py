@@ -24,6 +24,7 @@ from broker.web.protocol import (
     MOST_DROPPED_BYTES,
     MOST_HEAD_BYTES,
     MOST_HELD_BYTES,
+    MOST_PIPELINED,
     Gathering,
 )
 from tests.servers import Served, broker
@@ -185,8 +186,28 @@ def test_a_crowd_that_sends_no_http_is_made_to_wait_and_falls_out_of_step(
 
 def test_many_requests_at_once_are_answered_in_their_order(served: Served) -> None:
     with connect(served) as connection:
-        connection.sendall((GET + b"\r\n") * 200 + GET + b"Connection: close\r\n\r\n")
-        assert rest_of(connection).count(b"HTTP/1.1 200 ") == 201
+        connection.sendall((GET + b"\r\n") * MOST_PIPELINED + GET + b"Connection: close\r\n\r\n")
+        assert rest_of(connection).count(b"HTTP/1.1 200 ") == MOST_PIPELINED + 1
+
+
+def test_more_requests_than_may_wait_end_the_connection(served: Served) -> None:
+    before = memory(served)
+    with ExitStack() as stack:
+        for _ in range(20):
+            connection = stack.enter_context(connect(served))
+            with contextlib.suppress(ConnectionError):
+                connection.sendall((GET + b"\r\n") * 4000)  # read at once, they would take 26 MB
+            assert rest_of(connection).count(b"HTTP/1.1 200 ") <= MOST_PIPELINED
+    assert memory(served) - before < 20 << 20
+
+
+def test_what_is_asked_to_go_on_is_told_so_though_it_ends_there(served: Served) -> None:
+    head = b"POST /_/oidc/mint-token HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+    for _ in range(20):
+        with connect(served) as connection:
+            connection.sendall(head)
+            connection.shutdown(socket.SHUT_WR)
+            assert rest_of(connection).startswith(b"HTTP/1.1 100 Continue\r\n")
 
 
 @pytest.mark.parametrize(
