@@ -26,7 +26,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from broker import refusals
-from broker.outgoing import failure
+from broker.outgoing import failure, shown
 from broker.policy.model import Issuer
 from broker.state import State, StoredKeys
 
@@ -213,17 +213,17 @@ class IssuerKeys:
         try:
             async with self._client.stream("GET", url, headers=headers, follow_redirects=False) as answer:
                 if answer.status_code != httpx.codes.OK or "content-encoding" in answer.headers:
-                    raise FetchError(f"{url} answered {answer.status_code}, wanted a plain 200")
+                    raise FetchError(f"{shown(url)} answered {answer.status_code}, wanted a plain 200")
                 body = bytearray()
                 async for chunk in answer.aiter_raw():
                     body += chunk
                     if len(body) > MOST_BYTES:
-                        raise FetchError(f"{url} answered more than {MOST_BYTES} bytes")
+                        raise FetchError(f"{shown(url)} answered more than {MOST_BYTES} bytes")
             document = json.loads(body)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError) as error:
-            raise FetchError(f"{url}: {failure(error)}") from error
+            raise FetchError(f"{shown(url)}: {failure(error)}") from error
         if not isinstance(document, dict):
-            raise FetchError(f"{url} answered no JSON object")
+            raise FetchError(f"{shown(url)} answered no JSON object")
         return document
 
 

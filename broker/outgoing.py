@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
+
+LONGEST_SHOWN: Final = 200
+"""Characters of a URL."""
 
 
 def client(
@@ -41,7 +46,9 @@ def failure(error: BaseException) -> str:
     """
     why = ""
     one: BaseException | None = error
-    while one is not None:
+    seen: set[int] = set()  # exceptions can be each other's causes
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
         why = _systems_word(one) or why
         # Of several addresses that were tried, the first speaks for all.
         one = one.exceptions[0] if isinstance(one, BaseExceptionGroup) else one.__cause__ or one.__context__
@@ -50,10 +57,24 @@ def failure(error: BaseException) -> str:
 
 def _systems_word(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {error.verify_message}"
+        return f"certificate verify failed: {getattr(error, 'verify_message', '')}"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason}"
+        return f"TLS: {getattr(error, 'reason', '')}"
     if isinstance(error, socket.gaierror):
         return str(error.strerror)
     # By its number, for some write the address that they tried into the text.
     return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else ""
+
+
+def shown(url: str) -> str:
+    """A URL as logs and the operator's pages show it: without user, query and fragment, and of bounded length.
+
+    An issuer may have told it, and whoever made it may have put into it what lets one in.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "a URL that cannot be read"
+    text = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

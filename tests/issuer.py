@@ -117,6 +117,13 @@ async def plain_key_address(issuer: Issuer, path: str, writer: asyncio.StreamWri
     await reply(writer, json.dumps(body).encode())
 
 
+async def secret_key_address(issuer: Issuer, path: str, writer: asyncio.StreamWriter) -> None:
+    """Its keys are where nobody is to read, nor anything bounded."""
+    del path
+    address = f"https://user:hunter2@127.0.0.1:1/{'a' * 100_000}?key=hunter2"
+    await reply(writer, json.dumps({"issuer": issuer.ci.urls["github"], "jwks_uri": address}).encode())
+
+
 async def no_object(_: Issuer, __: str, writer: asyncio.StreamWriter) -> None:
     """JSON, but a list."""
     await reply(writer, b"[]")

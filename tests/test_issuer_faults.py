@@ -50,18 +50,25 @@ def code(answer: httpx.Response) -> str:
         wire.elsewhere,
         wire.impostor,
         wire.plain_key_address,
+        wire.secret_key_address,
         wire.without_keys,
         wire.no_object,
     ],
     ids=lambda behaviour: behaviour.__name__,
 )
-async def test_an_issuer_that_misbehaves_is_answered_for_in_time(tmp_path: Path, behaviour: wire.Behaviour) -> None:
+async def test_an_issuer_that_misbehaves_is_answered_for_in_time(
+    tmp_path: Path, behaviour: wire.Behaviour, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with wire.serving(behaviour) as issuer, setup(tmp_path, issuer).running() as broker:
         for _ in range(2):
             began = time.monotonic()
             assert code(await broker.mint(issuer.ci.token())) == "keys-unavailable"
             assert time.monotonic() - began < CLIENTS_WAIT_SECONDS
-        assert (await broker.client.get("/readyz")).status_code == 503
+        ready = await broker.client.get("/readyz")
+        assert ready.status_code == 503
+        for told in (ready.text, capsys.readouterr().out):
+            assert "hunter2" not in told
+            assert len(told) < 10_000
 
 
 async def test_an_issuer_that_is_down_is_answered_for_in_time_and_found_again(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from broker.outgoing import client, failure
+from broker.outgoing import client, failure, shown
 from broker.playground.certificates import make_certificates
 
 pytestmark = pytest.mark.anyio
@@ -66,3 +66,28 @@ def test_of_several_addresses_the_first_speaks_for_all() -> None:
     error.__cause__ = OSError("All connection attempts failed")
     error.__cause__.__cause__ = ExceptionGroup("multiple connection attempts failed", tried)
     assert failure(error) == "ConnectError: Network is unreachable"
+
+
+def test_exceptions_that_are_each_other_s_causes_are_looked_at_once() -> None:
+    error, other = httpx.ConnectError("x"), OSError(errno.ECONNRESET, "x")
+    error.__cause__, other.__cause__ = other, error
+    assert failure(error) == "ConnectError: Connection reset by peer"
+
+
+@pytest.mark.parametrize("error", [ssl.SSLError("x"), ssl.SSLCertVerificationError(1, "x")])
+def test_an_error_that_tells_nothing_of_itself_is_named(error: ssl.SSLError) -> None:
+    assert failure(error).startswith(type(error).__name__)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("https://user:secret@registry.example:8443/a?key=secret#secret", "https://registry.example:8443/a"),
+        ("https://registry.example/a\u202eb", "https://registry.example/a\\u202eb"),
+        ("https://registry.example/" + "a" * 400_000, "https://registry.example/" + "a" * 175 + "..."),
+        ("https://[::1", "a URL that cannot be read"),
+    ],
+    ids=["secrets", "what is not printed", "length", "nonsense"],
+)
+def test_of_a_url_what_lets_nobody_in_is_shown(url: str, told: str) -> None:
+    assert shown(url) == told

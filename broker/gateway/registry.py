@@ -30,7 +30,7 @@ from broker import refusals
 from broker.gateway.credential import Credential, Shown
 from broker.gateway.form import Form
 from broker.gateway.package import Package
-from broker.outgoing import failure
+from broker.outgoing import failure, shown
 
 LONGEST_ANSWER: Final = 16 * 1024
 """Bytes of a registry's answer that are relayed. What follows is not read; the connection is closed."""
@@ -70,9 +70,7 @@ class RegistryError(Exception):
     """
 
     def __init__(self, method: str, url: str | httpx.URL, error: Exception | None = None, *, status: int = 0) -> None:
-        # Whoever made the URL may have put into its query what lets one in.
-        shown = httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None)
-        super().__init__(f"{method} {shown}: {f'answered {status}' if error is None else failure(error)}")
+        super().__init__(f"{method} {shown(str(url))}: {f'answered {status}' if error is None else failure(error)}")
         self.__cause__ = error
 
 
