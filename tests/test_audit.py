@@ -23,6 +23,14 @@ def attempt(**known: Any) -> Attempt:
     return Attempt(**{"kind": "mint", "id": "019aa1c2f3d4-8f2c61d0a9", "started_at": AT, **known})
 
 
+@pytest.mark.parametrize(
+    ("fraction", "told"),
+    [(0.0, "00.000"), (0.0009985, "00.000"), (0.0009998, "00.001"), (0.5, "00.500"), (0.9999998, "01.000")],
+)
+def test_a_moment_is_told_in_milliseconds(fraction: float, told: str) -> None:
+    assert body(started_at=1_800_000_000 + fraction)["at"] == f"2027-01-15T08:00:{told}+00:00"
+
+
 def body(**known: Any) -> dict[str, Any]:
     told = json.loads(attempt(**known).record().body)
     assert isinstance(told, dict)

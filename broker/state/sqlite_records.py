@@ -47,9 +47,9 @@ class Row:
 class Ends:
     """The number of the last record of all, where the chains of some organizations end, and what is appended there."""
 
-    def __init__(self, last: int | None, heads: str | None) -> None:
+    def __init__(self, last: int, heads: str | None) -> None:
         """As `query` reads them."""
-        self._last = last or 0
+        self._last = last
         fields = (item.split(" ") for item in heads.split(";")) if heads else ()
         self._heads = {bytes.fromhex(name): (int(sequence), link.lower()) for name, sequence, link in fields}
 
@@ -58,7 +58,8 @@ class Ends:
         """Two columns, with a mark for each organization. One row: each that a statement gives hands over."""
         heads = "hex(organization) || ' ' || sequence || ' ' || hex(link)"
         return (
-            "(SELECT seq FROM sqlite_sequence WHERE name = 'records'),"  # noqa: S608 - ours
+            "max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0),"  # noqa: S608 - ours
+            " ifnull((SELECT max(id) FROM records), 0)),"  # should somebody have emptied the other
             f" (SELECT group_concat({heads}, ';') FROM heads WHERE organization IN ({marks(organizations)}))"
         )
 

@@ -50,6 +50,18 @@ def test_replays_in_one_batch_count_for_their_token_one_after_the_other(tmp_path
     assert over.key == "again"
 
 
+def test_numbers_go_on_though_somebody_emptied_their_count(tmp_path: Path) -> None:
+    with contextlib.closing(file.connect(tmp_path / "a.db")) as connection:
+        cursor = connection.cursor()
+        assert Settling(settlement(spend="t", receipt="first"), lambda _: None, 0)(cursor) == Settled()
+        connection.execute("DELETE FROM sqlite_sequence")
+        assert Settling(settlement(spend="u", receipt="second"), lambda _: None, 0)(cursor) == Settled()
+        assert Settling(settlement(spend="u"), lambda _: None, 0)(cursor) == Spent(receipt="second")
+        connection.execute("DELETE FROM records")
+        assert Settling(settlement(spend="v", receipt="third"), lambda _: None, 0)(cursor) == Settled()
+        assert connection.execute("SELECT id FROM records").fetchall() == [(3,)]
+
+
 def test_an_answer_is_given_once() -> None:
     async def twice() -> None:
         operation = Operation(lambda _: None, asyncio.get_running_loop())
