@@ -151,14 +151,21 @@ def _exported(file: Path, lines: Iterable[str], last: dict[str, Any]) -> Iterato
     """The records of an export, one JSON object a line; what has no `record` is no record, and becomes the last line.
 
     Raises:
-        ValueError: a line is none that an export has.
+        ValueError: a line is none that an export has, or stands behind the last one.
     """
+    ended = 0
     for number, line in enumerate(lines, start=1):
+        if ended:
+            # What a last line says is of the lines before it: one in front, or in between, would hide a cut.
+            raise ValueError(
+                f"{file}, line {number}: line {ended} says that the export ends there, and more follows: it is not "
+                "one whole export. Export it again; where it is several, one behind the other, verify each by itself"
+            )
         try:
             told = json.loads(line)
             if "record" not in told:
-                last.clear()
                 last.update(told)
+                ended = number
                 continue
             yield Kept(
                 position=str(number),

@@ -285,6 +285,28 @@ def test_an_export_that_leaves_out_what_followed_the_noted_head_is_not_called_go
     assert heads.read_text() == noted
 
 
+@pytest.mark.parametrize(
+    ("made", "place"),
+    [
+        (lambda whole: ['{"complete":true}', *whole[:3]], "line 2: line 1 says"),
+        (lambda whole: [*whole, *whole[:3]], "line 7: line 6 says"),
+        (lambda whole: [*whole[:3], '{"complete":false}', '{"complete":true}'], "line 5: line 4 says"),
+    ],
+    ids=["said in front", "several exports", "said twice"],
+)
+def test_an_export_with_more_behind_its_last_line_is_not_whole(
+    tmp_path: Path, made: Callable[[list[str]], list[str]], place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, heads = export(write(f"sqlite:///{tmp_path}/state.db"), tmp_path / "export"), tmp_path / "heads.json"
+    file.write_text("\n".join(made(file.read_text().split("\n"))))
+    assert main(["audit", "verify", str(file), "--note", str(heads)]) == 2
+    told = capsys.readouterr().err
+    assert f"broker audit: {file}, {place} that the export ends there, and more follows: it is not one whole" in told
+    assert "Export it again" in told
+    assert "all fit" not in told
+    assert not heads.exists()
+
+
 @pytest.mark.parametrize("line", ["{", "1", '{"record": 1}', '{"record": "{}"}', '{"record": "[]", "sequence": 1}'])
 def test_a_file_that_is_no_export_is_a_mistake(tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "export").write_text(line)
