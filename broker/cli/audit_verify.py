@@ -23,6 +23,9 @@ PROGRESS_EVERY: Final = 50_000
 LAST_SEQUENCE: Final = 2**63 - 1
 """No store counts further."""
 
+_NOT_SO: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What JSON of another form raises: the last two where a number is infinite, or brackets are nested too deep."""
+
 _LINK: Final = re.compile(r"(?:[0-9a-f]{64})?")
 
 
@@ -199,7 +202,7 @@ def _exported(file: Path, lines: Iterable[str], last: dict[str, Any]) -> Iterato
                 last["complete"], ended = told["complete"], number
                 continue
             yield _record(told, number)
-        except (ValueError, TypeError, KeyError) as error:
+        except _NOT_SO as error:
             raise ValueError(f"{file}, line {number}: no record of an export") from error
 
 
@@ -207,7 +210,7 @@ def _record(told: Mapping[str, Any], number: int) -> Kept:
     """What a line says, in the very types that an export has: what is nearly a number may not pass for one.
 
     Raises:
-        ValueError, TypeError, KeyError
+        ValueError, TypeError, KeyError, RecursionError
     """
     body, link, sequence = told["record"], told["link"], told["sequence"]
     # Whose chain it is need not be believed: another one's chain begins, and goes on, otherwise.
@@ -231,7 +234,7 @@ def _read_heads(file: Path) -> dict[str, tuple[int, str]]:
     try:
         told: dict[str, Any] = json.loads(file.read_bytes())
         return {name: (int(head["sequence"]), str(head["link"])) for name, head in told.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _NOT_SO as error:
         raise ValueError(f"{file}: not what `broker audit verify --note` writes") from error
 
 

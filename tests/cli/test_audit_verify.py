@@ -201,7 +201,18 @@ def test_heads_are_not_noted_where_something_was_found(file: str, tmp_path: Path
     assert not (tmp_path / "heads.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"acme": 1}', '{"acme": {"sequence": "x", "link": ""}}'])
+HEADS_OF_NONE = {
+    "empty": "",
+    "a list": "[]",
+    "no JSON": "{",
+    "a number": '{"acme": 1}',
+    "no sequence": '{"acme": {"sequence": "x", "link": ""}}',
+    "an infinite sequence": '{"acme": {"sequence": 1e999, "link": ""}}',
+    "brackets": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", HEADS_OF_NONE.values(), ids=HEADS_OF_NONE)
 def test_a_file_that_is_none_of_heads_is_a_mistake(
     file: str, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -357,6 +368,9 @@ LINES_OF_NONE = {
     "a record of a list": '{"record": "[]", "sequence": 1, "link": ""}',
     **{f"sequence {one!r}": line(sequence=one) for one in (True, 7.0, "7", None, -1, 0.0, 2**63)},
     **{f"link {one!a}": line(link=one) for one in ("garbage\u202e", "0F" * 32, "0f" * 31, "0f" * 32 + "\n", "", None)},
+    "an infinite sequence": line().replace("7", "1e999"),
+    "brackets": "[" * 100_000,
+    "a record of brackets": json.dumps({"record": "[" * 100_000, "sequence": 7, "link": "0f" * 32}),
     "a body that is none": line(record={}),
     "an organization that is none": line(organization=["acme"]),
 }
