@@ -220,6 +220,18 @@ def test_a_wrong_setting_is_explained_and_nothing_is_done(
     assert not Path("state.db").exists()
 
 
+def test_an_empty_env_file_option_is_a_mistake_and_an_empty_variable_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--env-file "$FILE"` of a script that forgot to set it would work on another state than was meant."""
+    with environment(BROKER_STATE_URL=written(tmp_path), BROKER_ENV_FILE=""):
+        for verb in VERBS:
+            assert main([*verb, "--env-file", ""]) == 2, verb
+            told = capsys.readouterr()
+            assert (told.out, told.err) == ("", f"broker {verb[0]}: the env file '' does not exist, or is no file.\n")
+        assert main(["tokens", "list"]) == 0
+
+
 @pytest.mark.parametrize("named", ["file/state.db", "nowhere/state.db"])
 def test_a_folder_that_is_none_has_no_state(named: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("file").touch()
