@@ -402,13 +402,16 @@ def _secret_files() -> dict[str, str]:
     return {f"{PREFIX}{name.upper()}_FILE": name for name in secret_names()}
 
 
-def load() -> Settings:
+def load(env_file: str | None = None) -> Settings:
     """Reads the settings from the environment, and what it does not say from the file that `BROKER_ENV_FILE` names.
+
+    Args:
+        env_file: As for `read`.
 
     Raises:
         SettingsError: with one line for each mistake.
     """
-    settings = read(Settings)
+    settings = read(Settings, env_file)
     _check_together(settings)
     return settings
 
@@ -425,6 +428,9 @@ def read(shape: type[Shape], env_file: str | None = None) -> Shape:
     Raises:
         SettingsError: with one line for each mistake.
     """
+    # An empty variable is one that is not set, as deployments leave it; an empty option is a slip.
+    if env_file == "":
+        raise SettingsError("the env file '' does not exist, or is no file.")
     named = env_file or os.environ.get(ENV_FILE)
     file = Path(named) if named else None
     if file is not None and not file.is_file():

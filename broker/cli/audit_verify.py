@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,14 @@ PAGE: Final = 1000
 """Records that are read at once."""
 
 PROGRESS_EVERY: Final = 50_000
+
+LAST_SEQUENCE: Final = 2**63 - 1
+"""No store counts further."""
+
+_NOT_SO: Final = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What JSON of another form raises: the last two where a number is infinite, or brackets are nested too deep."""
+
+_LINK: Final = re.compile(r"(?:[0-9a-f]{64})?")
 
 
 def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -39,7 +48,8 @@ def register(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--note",
         type=Path,
         metavar="FILE",
-        help="write the heads (each organization's newest link), where nothing was found and all could be checked",
+        help="write the heads (each organization's newest link), where nothing was found and all that was noted could "
+        "be checked",
     )
     add_option(verify)
     verify.set_defaults(run=run)
@@ -54,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
             return 2
         for finding in verification.findings:
             print(finding)
-        print(_summary(verification), file=sys.stderr)
+        begun_unseen = {} if args.noted is None else _begun_unseen(verification, noted)
+        print(_summary(verification, in_full=whole and not verification.gaps and not begun_unseen), file=sys.stderr)
         if verification.findings:
             return 1
         if not whole:
@@ -65,26 +76,49 @@ def run(args: argparse.Namespace) -> int:
             )
         if verification.gaps:
             _tell_gaps(verification.gaps, args.note)
+        _tell_begun_unseen(begun_unseen)
         if not whole or verification.gaps:
             return 2
         if args.note is not None:
             # A noted head of an organization that has no records any more is still where its chain ends.
-            _write_heads(args.note, {**noted, **verification.ends})
+            ends = {name: end for name, end in verification.ends.items() if name not in begun_unseen}
+            _write_heads(args.note, {**noted, **ends})
     except OSError as error:
         print(f"broker audit: {error.filename}: {error.strerror}.", file=sys.stderr)
         return 2
     except ValueError as error:
         print(f"broker audit: {error}.", file=sys.stderr)
         return 2
-    return 0
+    return 2 if begun_unseen else 0
+
+
+def _begun_unseen(verification: Verification, noted: Mapping[str, tuple[int, str]]) -> dict[str, int]:
+    """Organizations that nothing ties to what was noted, nor to a chain's beginning, and where they begin.
+
+    Anybody can write such records, with any link: once noted, they would make the true ones look false.
+    """
+    return {name: first for name, first in verification.begins.items() if first > 1 and name not in noted}
+
+
+def _tell_begun_unseen(begun: Mapping[str, int]) -> None:
+    for organization, first in begun.items():
+        print(
+            f"broker audit: {_whose(organization)}: it was not noted before, and what is there begins at record "
+            f"{first}: it is not taken up. Verify an export that begins at its record 1. Where there is none any more, "
+            "and you trust what is there: --note without --noted begins anew.",
+            file=sys.stderr,
+        )
+
+
+def _whose(organization: str) -> str:
+    return f"organization {organization!r}" if organization else "no organization"
 
 
 def _tell_gaps(gaps: Mapping[str, tuple[int, int]], note: Path | None) -> None:
     for organization, (noted, first) in sorted(gaps.items()):
-        whose = f"organization {organization!r}" if organization else "no organization"
         print(
-            f"broker audit: {whose}: record {noted} was noted, and what is there begins at record {first}: whether it "
-            "follows from what was noted cannot be checked.",
+            f"broker audit: {_whose(organization)}: record {noted} was noted, and what is there begins at record "
+            f"{first}: whether it follows from what was noted cannot be checked.",
             file=sys.stderr,
         )
     kept = "" if note is None else f"{note} was not written. "
@@ -95,7 +129,7 @@ def _tell_gaps(gaps: Mapping[str, tuple[int, int]], note: Path | None) -> None:
     )
 
 
-def _summary(verification: Verification) -> str:
+def _summary(verification: Verification, *, in_full: bool) -> str:
     chains, found = len(verification.ends), len(verification.findings)
     records = counted(verification.records, "record")
     told = f"{records} in {counted(chains, 'chain')}"
@@ -105,7 +139,7 @@ def _summary(verification: Verification) -> str:
         told += f"; {verification.in_part} are withheld in part, and what is told of them could not be verified"
     if found:
         return f"{told}: {counted(found, 'finding')}"
-    return f"{told}: " + ("not all could be checked" if verification.gaps else "all fit")
+    return f"{told}: " + ("all fit" if in_full else "not all could be checked")
 
 
 def _of_state(args: argparse.Namespace, noted: Mapping[str, tuple[int, str]]) -> Verification | None:
@@ -140,10 +174,11 @@ def _of_export(file: Path, noted: Mapping[str, tuple[int, str]]) -> tuple[Verifi
     verification.finish()
     for organization, first in verification.begins.items():
         if first > 1:
-            whose = f"organization {organization!r}" if organization else "no organization"
             # Its text is linked to the record before, of which only a noted head tells.
             told = "" if noted.get(organization, (0, ""))[0] == first - 1 else "; what that one says cannot be verified"
-            print(f"note: {file} has the records of {whose} from {first} on alone{told}", file=sys.stderr)
+            print(
+                f"note: {file} has the records of {_whose(organization)} from {first} on alone{told}", file=sys.stderr
+            )
     return verification, last.get("complete") is True
 
 
@@ -151,37 +186,55 @@ def _exported(file: Path, lines: Iterable[str], last: dict[str, Any]) -> Iterato
     """The records of an export, one JSON object a line; what has no `record` is no record, and becomes the last line.
 
     Raises:
-        ValueError: a line is none that an export has.
+        ValueError: a line is none that an export has, or stands behind the last one.
     """
+    ended = 0
     for number, line in enumerate(lines, start=1):
+        if ended:
+            # What a last line says is of the lines before it: one in front, or in between, would hide a cut.
+            raise ValueError(
+                f"{file}, line {number}: line {ended} says that the export ends there, and more follows: it is not "
+                "one whole export. Export it again; where it is several, one behind the other, verify each by itself"
+            )
         try:
             told = json.loads(line)
             if "record" not in told:
-                last.clear()
-                last.update(told)
+                last["complete"], ended = told["complete"], number
                 continue
-            yield Kept(
-                position=str(number),
-                organization=_organization(told),
-                sequence=int(told["sequence"]),
-                link=str(told["link"]),
-                body=str(told["record"]),
-                told_digest=str(told["digest"]) if told.get("withheld") else "",
-            )
-        except (ValueError, TypeError, KeyError) as error:
+            yield _record(told, number)
+        except _NOT_SO as error:
             raise ValueError(f"{file}, line {number}: no record of an export") from error
 
 
-def _organization(told: Mapping[str, Any]) -> str:
-    """Whose chain a line is of. It need not be believed: another one's chain begins, and goes on, otherwise."""
-    return str(told["organization"] if "organization" in told else json.loads(told["record"])["organization"])
+def _record(told: Mapping[str, Any], number: int) -> Kept:
+    """What a line says, in the very types that an export has: what is nearly a number may not pass for one.
+
+    Raises:
+        ValueError, TypeError, KeyError, RecursionError
+    """
+    body, link, sequence = told["record"], told["link"], told["sequence"]
+    # Whose chain it is need not be believed: another one's chain begins, and goes on, otherwise.
+    organization = told["organization"] if "organization" in told else json.loads(body)["organization"]
+    if not all(isinstance(text, str) for text in (body, link, organization)) or type(sequence) is not int:
+        raise TypeError("another type")
+    # From before there was a chain: number 0, and no link.
+    if not 0 <= sequence <= LAST_SEQUENCE or not _LINK.fullmatch(link) or (not link and sequence):
+        raise ValueError("no sequence, or no link")
+    return Kept(
+        position=str(number),
+        organization=organization,
+        sequence=sequence,
+        link=link,
+        body=body,
+        told_digest=str(told["digest"]) if told.get("withheld") else "",
+    )
 
 
 def _read_heads(file: Path) -> dict[str, tuple[int, str]]:
     try:
         told: dict[str, Any] = json.loads(file.read_bytes())
         return {name: (int(head["sequence"]), str(head["link"])) for name, head in told.items()}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except _NOT_SO as error:
         raise ValueError(f"{file}: not what `broker audit verify --note` writes") from error
 
 

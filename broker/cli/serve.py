@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     if args.env_file is not None:
         os.environ[settings.ENV_FILE] = args.env_file
     try:
-        chosen = settings.load()
+        chosen = settings.load(args.env_file)
         leaving = Leaving(chosen.drain_seconds)
         app = create_app(chosen, leaving=leaving)
         _check_address(chosen)

@@ -112,17 +112,18 @@ def work_on_state(
     named = _named(args)
     url = _DEFAULT if named is None else named
 
-    async def opened() -> None:
+    async def opened() -> str:
         makes_it = makes and named is not None
         state = open_state(url, retention_days=REMOVES_NOTHING) if makes_it else open_existing(url)
         try:
+            where = shown(url)  # before the work: once that is done, nothing may keep it from being told
             await work(state)
+            return where
         finally:
             await state.close()
 
     try:
-        asyncio.run(opened())
-        return shown(url)
+        return asyncio.run(opened())
     except StateUnavailable as refusal:
         why = refusal.__cause__ or "no answer in time"
         print(f"broker {verb}: state cannot be used ({why}). N{_NAME_IT[1:]}.", file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote_to_bytes
 
 from broker.state import State
 from broker.state.sqlite import SQLiteState
@@ -40,7 +42,10 @@ def shown(url: str) -> str:
         ValueError: it is no state's URL.
     """
     if url.startswith("sqlite:"):
-        return f"sqlite:///{quote(str(sqlite_file(url).absolute()))}"
+        file = sqlite_file(url)
+        with suppress(OSError):  # where one stands in a folder that was removed
+            file = file.absolute()
+        return f"sqlite:///{quote(os.fsencode(file))}"  # the very bytes of a name, which need not be UTF-8
     from broker.state.redis_servers import parse  # noqa: PLC0415 - as above
 
     return parse(url).shown
@@ -52,7 +57,7 @@ def sqlite_file(url: str) -> Path:
     Raises:
         ValueError: it is no such URL.
     """
-    text = unquote(url.removeprefix("sqlite:///"))
+    text = os.fsdecode(unquote_to_bytes(os.fsencode(url.removeprefix("sqlite:///"))))
     if not url.startswith("sqlite:///") or not text or "?" in url or "#" in url or "\0" in text or ":memory:" in text:
         raise ValueError("a SQLite state is a file: write sqlite:///state.db, or sqlite:////var/lib/broker/state.db")
     return Path(text)

@@ -201,7 +201,18 @@ def test_heads_are_not_noted_where_something_was_found(file: str, tmp_path: Path
     assert not (tmp_path / "heads.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"acme": 1}', '{"acme": {"sequence": "x", "link": ""}}'])
+HEADS_OF_NONE = {
+    "empty": "",
+    "a list": "[]",
+    "no JSON": "{",
+    "a number": '{"acme": 1}',
+    "no sequence": '{"acme": {"sequence": "x", "link": ""}}',
+    "an infinite sequence": '{"acme": {"sequence": 1e999, "link": ""}}',
+    "brackets": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", HEADS_OF_NONE.values(), ids=HEADS_OF_NONE)
 def test_a_file_that_is_none_of_heads_is_a_mistake(
     file: str, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -270,6 +281,43 @@ def test_an_export_goes_on_from_what_was_noted_or_is_found_out(
     assert json.loads(heads.read_text()) == {"acme": {"sequence": 5, "link": kept[4].link}}
 
 
+def test_an_export_plants_no_head_of_an_organization_that_was_not_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the true records, when they are exported, would not be those that were noted."""
+    kept, heads = write(f"sqlite:///{tmp_path}/state.db"), tmp_path / "heads.json"
+    assert main(["audit", "verify", str(export(kept[:3], tmp_path / "first")), "--note", str(heads)]) == 0
+    capsys.readouterr()
+    planted = Kept(
+        position="1", organization="victim", sequence=7, link="0f" * 32, body=json.dumps({"organization": "victim"})
+    )
+    new = json.dumps({"organization": "new"})
+    begun = Kept(
+        position="1", organization="new", sequence=1, link=link(genesis("new"), digest(new.encode())), body=new
+    )
+    handed_in = export([*kept[3:], planted, begun], tmp_path / "next")
+    assert main(["audit", "verify", str(handed_in), "--noted", str(heads), "--note", str(heads)]) == 2
+    told = capsys.readouterr().err
+    assert "4 records in 3 chains: not all could be checked\n" in told
+    assert (
+        "organization 'victim': it was not noted before, and what is there begins at record 7: it is not taken up. "
+        "Verify an export that begins at its record 1." in told
+    )
+    assert json.loads(heads.read_text()) == {
+        "acme": {"sequence": 5, "link": kept[4].link},
+        "new": {"sequence": 1, "link": begun.link},
+    }
+
+
+def test_records_of_an_export_from_before_the_chain_have_no_link(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = write(f"sqlite:///{tmp_path}/state.db")
+    old = Kept(position="0", organization="acme", sequence=0, link="", body=json.dumps({"organization": "acme"}))
+    assert main(["audit", "verify", str(export([old, *kept], tmp_path / "export"))]) == 0
+    assert "1 are from before there was one" in capsys.readouterr().err
+
+
 def test_an_export_that_leaves_out_what_followed_the_noted_head_is_not_called_good(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,7 +333,50 @@ def test_an_export_that_leaves_out_what_followed_the_noted_head_is_not_called_go
     assert heads.read_text() == noted
 
 
-@pytest.mark.parametrize("line", ["{", "1", '{"record": 1}', '{"record": "{}"}', '{"record": "[]", "sequence": 1}'])
+@pytest.mark.parametrize(
+    ("made", "place"),
+    [
+        (lambda whole: ['{"complete":true}', *whole[:3]], "line 2: line 1 says"),
+        (lambda whole: [*whole, *whole[:3]], "line 7: line 6 says"),
+        (lambda whole: [*whole[:3], '{"complete":false}', '{"complete":true}'], "line 5: line 4 says"),
+    ],
+    ids=["said in front", "several exports", "said twice"],
+)
+def test_an_export_with_more_behind_its_last_line_is_not_whole(
+    tmp_path: Path, made: Callable[[list[str]], list[str]], place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, heads = export(write(f"sqlite:///{tmp_path}/state.db"), tmp_path / "export"), tmp_path / "heads.json"
+    file.write_text("\n".join(made(file.read_text().split("\n"))))
+    assert main(["audit", "verify", str(file), "--note", str(heads)]) == 2
+    told = capsys.readouterr().err
+    assert f"broker audit: {file}, {place} that the export ends there, and more follows: it is not one whole" in told
+    assert "Export it again" in told
+    assert "all fit" not in told
+    assert not heads.exists()
+
+
+def line(**told: Any) -> str:
+    """Of an export, with something else in it."""
+    return json.dumps({"organization": "acme", "sequence": 7, "link": "0f" * 32, "record": "{}"} | told)
+
+
+LINES_OF_NONE = {
+    "no JSON": "{",
+    "a number": "1",
+    "a list": "[]",
+    "a record alone": '{"record": "{}"}',
+    "a record of a list": '{"record": "[]", "sequence": 1, "link": ""}',
+    **{f"sequence {one!r}": line(sequence=one) for one in (True, 7.0, "7", None, -1, 0.0, 2**63)},
+    **{f"link {one!a}": line(link=one) for one in ("garbage\u202e", "0F" * 32, "0f" * 31, "0f" * 32 + "\n", "", None)},
+    "an infinite sequence": line().replace("7", "1e999"),
+    "brackets": "[" * 100_000,
+    "a record of brackets": json.dumps({"record": "[" * 100_000, "sequence": 7, "link": "0f" * 32}),
+    "a body that is none": line(record={}),
+    "an organization that is none": line(organization=["acme"]),
+}
+
+
+@pytest.mark.parametrize("line", LINES_OF_NONE.values(), ids=LINES_OF_NONE)
 def test_a_file_that_is_no_export_is_a_mistake(tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "export").write_text(line)
     assert main(["audit", "verify", str(tmp_path / "export")]) == 2

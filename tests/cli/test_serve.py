@@ -259,6 +259,12 @@ def test_the_env_file_flag_is_for_workers_too(tmp_path: Path, capsys: pytest.Cap
     assert "nowhere.env" in capsys.readouterr().err
 
 
+def test_an_empty_env_file_flag_is_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with environment(**(write(tmp_path) | {"BROKER_PORT": "none"})):
+        assert main(["serve", "--env-file", ""]) == 1
+    assert "the env file '' does not exist" in capsys.readouterr().err
+
+
 @pytest.fixture(name="_hangup")
 def _keep_hangup() -> Iterator[None]:
     before = signal.getsignal(signal.SIGHUP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,49 @@ def test_what_is_done_says_in_which_state(tmp_path: Path, capsys: pytest.Capture
     assert all(line.endswith(f", in {state_url(tmp_path)}") for line in lines), lines
 
 
+@pytest.mark.parametrize("named", ["sqlite:///state.db", "sqlite:///{}/state.db", "sqlite:///%FE.db"])
+def test_a_folder_whose_name_is_not_utf8_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is written and then not told is a token that nobody has, or a switch that seems not to be thrown."""
+    folder = tmp_path / os.fsdecode(b"d\xff")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    url = named.format(folder)
+    with environment():
+        assert main(["tokens", "new", "devpi", "--state", url]) == 0
+        told = capsys.readouterr()
+        assert told.out.startswith("broker_")
+        where = told.err.partition(", in ")[2].partition(";")[0]
+        assert where.startswith(f"sqlite:///{tmp_path}/d%FF/")
+        assert main(["disable", "everything", "--reason", "x", "--state", where]) == 0
+        assert main(["revoke", "everything", "--reason", "x", "--state", url]) == 0
+    assert capsys.readouterr().out.count(f", in {where}\n") == 2
+
+
+def test_what_is_told_is_known_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: str) -> str:
+        raise ValueError("cannot be told")
+
+    with environment(BROKER_STATE_URL=written(tmp_path)):
+        with monkeypatch.context() as patched:
+            patched.setattr("broker.cli.state.shown", fails)
+            assert main(["tokens", "new", "devpi"]) == 1
+        assert main(["tokens", "list"]) == 0
+    assert "broker tokens: there are none" in capsys.readouterr().err
+
+
+def test_a_folder_that_was_removed_keeps_nothing_from_being_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert shown("sqlite:///state.db") == "sqlite:///state.db"
+
+
 def test_no_password_is_told_with_the_state(capsys: pytest.CaptureFixture[str]) -> None:
     with RedisServer() as server, environment():
         url = f"{server.url}?prefix=%7Bmine%7D"
@@ -174,6 +218,18 @@ def test_a_wrong_setting_is_explained_and_nothing_is_done(
         assert told.err.startswith(f"broker {verb[0]}: ")
         assert told.out == ""
     assert not Path("state.db").exists()
+
+
+def test_an_empty_env_file_option_is_a_mistake_and_an_empty_variable_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--env-file "$FILE"` of a script that forgot to set it would work on another state than was meant."""
+    with environment(BROKER_STATE_URL=written(tmp_path), BROKER_ENV_FILE=""):
+        for verb in VERBS:
+            assert main([*verb, "--env-file", ""]) == 2, verb
+            told = capsys.readouterr()
+            assert (told.out, told.err) == ("", f"broker {verb[0]}: the env file '' does not exist, or is no file.\n")
+        assert main(["tokens", "list"]) == 0
 
 
 @pytest.mark.parametrize("named", ["file/state.db", "nowhere/state.db"])
