@@ -69,7 +69,7 @@ async def _write(source: Source, cursor: str, lines: TextIO, file: Path | None) 
         if file is not None:
             told += f"; {file} is as it was before"
         elif written:
-            told += f"; to go on from there: --cursor {cursor}"
+            told += f"; to go on from there, into another file: --cursor {cursor}"
         print(told, file=sys.stderr)
         lines.write(_last(complete=False, records=written, cursor=cursor))
         raise
