@@ -146,7 +146,7 @@ def test_an_export_that_breaks_off_leaves_no_file_and_no_good_last_line(
     out, err = capsys.readouterr()
     *told, last = (json.loads(line) for line in out.splitlines())
     assert (len(told), last["complete"], last["records"]) == (7, False, 7)
-    assert f"to go on from there: --cursor {last['cursor']}" in err
+    assert f"to go on from there, into another file: --cursor {last['cursor']}" in err
 
 
 def test_a_reader_that_has_seen_enough_ends_an_export_in_peace(folder: Path) -> None:
