@@ -103,13 +103,13 @@ def candidates(policies: Policies, identity: Identity) -> tuple[Publisher, ...]:
 
 def pinned_on_first_use(publishers: tuple[Publisher, ...]) -> tuple[str, ...]:
     """The publishers among them (ids) whose pins must be looked up before `consider`."""
-    return tuple([publisher.id for publisher in publishers if publisher.trust.pin is not None])
+    return tuple(publisher.id for publisher in publishers if publisher.trust.pin is not None)
 
 
 def consider(publishers: tuple[Publisher, ...], identity: Identity, pins: Pins) -> tuple[Considered, ...]:
     """Compares an identity with each candidate."""
     return tuple(
-        [Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}))) for one in publishers]
+        Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}))) for one in publishers
     )
 
 
@@ -166,15 +166,15 @@ def grant(
     if off:
         granted = _switched_on(granted, identity, off)
         members = {publisher.organization: members[publisher.organization] for publisher, _ in granted}
-    given = tuple([projects for _, projects in granted])
+    given = tuple(projects for _, projects in granted)
     return Grant(
         projects=frozenset().union(*given),
-        publishers=tuple([publisher for publisher, _ in granted]),
+        publishers=tuple(publisher for publisher, _ in granted),
         given=given,
-        members=tuple([f"{organization}/{member.name}" for organization, member in members.items()]),
+        members=tuple(f"{organization}/{member.name}" for organization, member in members.items()),
         organizations=tuple(members),
         lifetime_seconds=min(
-            policies.default_lifetime_seconds, *[policies.organizations[name].lifetime_seconds for name in members]
+            policies.default_lifetime_seconds, *(policies.organizations[name].lifetime_seconds for name in members)
         ),
     )
 
@@ -223,7 +223,7 @@ def _standing(
     current = [one for one in fitting if not is_past(one.until, now)]
     if not current:
         raise refusals.PublisherExpired(f"the publisher {fitting[0].id!r} was declared until {fitting[0].until}")
-    active = tuple([one for one in current if not policies.organizations[one.organization].suspended])
+    active = tuple(one for one in current if not policies.organizations[one.organization].suspended)
     if not active:
         raise refusals.OrganizationSuspended(f"the organization {current[0].organization!r} is suspended")
     if scope == "read":  # while nothing is published, what there is may still be read (decision 30)
@@ -231,7 +231,7 @@ def _standing(
     frozen = {
         one.organization: freeze for one in active if (freeze := policies.organizations[one.organization].freeze(now))
     }
-    thawed = tuple([one for one in active if one.organization not in frozen])
+    thawed = tuple(one for one in active if one.organization not in frozen)
     if not thawed:
         raise _frozen(*next(iter(frozen.items())))
     return thawed

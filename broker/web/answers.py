@@ -126,6 +126,7 @@ class Attempts:
         self.sources = sources
         self.leaving = leaving
         self.proxies = proxies
+        # Of a peer that no header says more of: most requests, and the same few peers.
         self._alone: Callable[[str], Source] = lru_cache(maxsize=4096)(lambda peer: proxies.source(peer, ()))
         self.asked_by_proxies = asked_by_proxies
 
