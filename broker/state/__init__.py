@@ -17,7 +17,7 @@ Both are held to one behaviour suite (`tests/state`), and to these laws:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, get_args
 
 from broker.api_tokens import ApiToken
@@ -51,6 +51,11 @@ class Limit:
     burst: int
     per_seconds: int
 
+    window: int = field(init=False, repr=False, compare=False)
+    """How far ahead a spent burst reaches, in microseconds."""
+    interval: int = field(init=False, repr=False, compare=False)
+    """What one costs, in microseconds. Rounded down, so that a whole burst always fits the window."""
+
     def __post_init__(self) -> None:
         """Refuses a limit that means nothing.
 
@@ -59,16 +64,9 @@ class Limit:
         """
         if self.burst < 1 or self.per_seconds < 1:
             raise ValueError("a limit allows at least one in at least one second")
-
-    @property
-    def window(self) -> int:
-        """How far ahead a spent burst reaches, in microseconds."""
-        return self.per_seconds * 1_000_000
-
-    @property
-    def interval(self) -> int:
-        """What one costs, in microseconds. Rounded down, so that a whole burst always fits the window."""
-        return self.window // self.burst
+        window = self.per_seconds * 1_000_000
+        object.__setattr__(self, "window", window)
+        object.__setattr__(self, "interval", window // self.burst)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

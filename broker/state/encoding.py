@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 
-def to_bytes(text: str) -> bytes:
-    """Any text, lone surrogates included: strict UTF-8 would raise for those, in the middle of other callers' work."""
-    return text.encode("utf-8", "surrogatepass")
+to_bytes: Callable[[str], bytes] = operator.methodcaller("encode", "utf-8", "surrogatepass")
+"""Any text, lone surrogates included: strict UTF-8 would raise for those, in the middle of other callers' work."""
 
 
 def to_text(stored: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from broker import chain
@@ -54,8 +55,8 @@ class Ends:
         self._heads = {bytes.fromhex(name): (int(sequence), link.lower()) for name, sequence, link in fields}
 
     @staticmethod
-    def query(organizations: Sequence[bytes]) -> str:
-        """Two columns, with a mark for each organization. One row: each that a statement gives hands over."""
+    def query(organizations: int) -> str:
+        """Two columns of one row, for each row hands over; with a mark for each of so many organizations."""
         heads = "hex(organization) || ' ' || sequence || ' ' || hex(link)"
         return (
             "max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0),"  # noqa: S608 - ours
@@ -66,13 +67,13 @@ class Ends:
     def append(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
         """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
         ends, first = self._heads, self._last + 1
-        moved: dict[bytes, bytes] = {}
+        moved: dict[bytes, str] = {}
         values: list[tuple[Any, ...]] = []
         for row in rows:
             organization = to_bytes(row.organization)
             if organization not in moved:
-                moved[organization] = bytes.fromhex(chain.genesis(row.organization))
-            sequence, link = ends.get(organization) or (0, chain.genesis(row.organization))
+                moved[organization] = chain.genesis(row.organization)
+            sequence, link = ends.get(organization) or (0, moved[organization])
             ends[organization] = sequence, link = sequence + 1, chain.link(link, row.digest)
             # AUTOINCREMENT's own count follows the numbers that are given; the write lock is held.
             self._last += 1
@@ -80,7 +81,7 @@ class Ends:
             values.append(told)
         columns = "id, at, organization, attempt, receipt, body, sequence, link"
         insert(cursor, f"INSERT INTO records ({columns}) VALUES", values)
-        heads = [(name, *_end(ends[name]), 0, genesis) for name, genesis in moved.items()]
+        heads = [(name, *_end(ends[name]), 0, bytes.fromhex(genesis)) for name, genesis in moved.items()]
         insert(
             cursor,
             "INSERT INTO heads (organization, sequence, link, swept_sequence, swept_link) VALUES",
@@ -98,7 +99,7 @@ def _end(end: tuple[int, str]) -> tuple[int, bytes]:
 def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
     """Appends records, at least one, each linked to its organization's last."""
     organizations = list({to_bytes(row.organization) for row in rows})
-    cursor.execute(f"SELECT {Ends.query(organizations)}", organizations)
+    cursor.execute(f"SELECT {Ends.query(len(organizations))}", bound(organizations))
     Ends(*cursor.fetchone()).append(cursor, rows)
 
 
@@ -184,14 +185,25 @@ def sweep(cursor: sqlite3.Cursor, most: int, before: float) -> None:
 
 def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:
     """Writes rows, at least one, `MOST_ROWS` with one statement: 'INSERT INTO x (a, b) VALUES' and pairs."""
-    row = f"({marks(rows[0])})"
     for start in range(0, len(rows), MOST_ROWS):
         some = rows[start : start + MOST_ROWS]
-        values = [value for values in some for value in values]
         # `executemany` of one, for `execute` asks for the last row's number afterwards, and hands over once more.
-        cursor.executemany(f"{statement} {','.join([row] * len(some))} {otherwise}", [values])
+        text = _inserting(statement, len(some), len(rows[0]), otherwise)
+        cursor.executemany(text, [bound([value for values in some for value in values])])
 
 
-def marks(values: Sequence[Any]) -> str:
-    """'?,?,?'"""
-    return ",".join("?" * len(values))
+@lru_cache(maxsize=128)
+def _inserting(statement: str, rows: int, columns: int, otherwise: str) -> str:
+    return f"{statement} {','.join([f'({marks(columns)})'] * rows)} {otherwise}"
+
+
+def bound(values: Sequence[Any]) -> list[Any]:
+    """Values as a statement is to have them: `sqlite3` takes a bytearray as it is, and first asks three protocols
+    whether there is another form of bytes, which takes six times as long.
+    """
+    return [bytearray(value) if type(value) is bytes else value for value in values]
+
+
+def marks(number: int) -> str:
+    """3 -> '?,?,?'"""
+    return ",".join("?" * number)

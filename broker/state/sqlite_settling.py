@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
-from broker.state.sqlite_records import Ends, Row, insert, marks
+from broker.state.sqlite_records import Ends, Row, bound, insert, marks
 
 
 class Settling:
@@ -143,12 +143,13 @@ def room(
     counted: dict[bytes, int] = {}
     for key, limit in limits:
         # No further ahead than a limit can be: what a clock that was wrong for a while wrote holds for one window.
-        window, interval = limit.window, limit.interval
-        free_at = min(max(before.get(key, moment), moment), moment + window)
-        counted[key] = free_at + interval
-        wait = free_at + interval - window - moment
-        if wait > longest:
-            longest, over = wait, limit.key
+        last = moment + limit.window
+        free_at = before.get(key, moment)
+        if not moment <= free_at <= last:
+            free_at = moment if free_at < moment else last
+        counted[key] = taken = free_at + limit.interval
+        if taken - last > longest:
+            longest, over = taken - last, limit.key
     if longest == 0:
         return counted, None
     return {}, OverLimit(retry_after_seconds=-(-longest // 1_000_000), key=over)
@@ -157,7 +158,7 @@ def room(
 def count(cursor: sqlite3.Cursor, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
     """Counts one for each limit, of which there are some; where one has no room, for none, and answers that one."""
     keys = [key for key, _ in limits]
-    cursor.execute(f"SELECT key, until FROM limits WHERE key IN ({marks(keys)})", keys)  # noqa: S608 - marks
+    cursor.execute(f"SELECT key, until FROM limits WHERE key IN ({marks(len(keys))})", bound(keys))  # noqa: S608 - marks
     counted, over = room(limits, dict(cursor.fetchall()), now)
     if counted:
         insert(cursor, "INSERT OR REPLACE INTO limits (key, until) VALUES", list(counted.items()))
@@ -187,12 +188,7 @@ def _known(
     where their records end; since when it remembers; and whether anything is switched off.
     """
     asked_spends, asked_limits, asked_ends = _padded(spends), _padded(limits), _padded(organizations)
-    spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
-    counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
-    query = (
-        f"SELECT ({spent} ({marks(asked_spends)})), ({counted} ({marks(asked_limits)})),"  # noqa: S608 - ours
-        f" {Ends.query(asked_ends)}, (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
-    )
+    query = _asking(len(asked_spends), len(asked_limits), len(asked_ends))
     cursor.execute(query, [*asked_spends, *asked_limits, *asked_ends])
     spent, counted, last, heads, since, any_off = cursor.fetchone()
     return (
@@ -204,10 +200,20 @@ def _known(
     )
 
 
+@functools.lru_cache(maxsize=128)
+def _asking(spends: int, limits: int, organizations: int) -> str:
+    spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
+    counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
+    return (
+        f"SELECT ({spent} ({marks(spends)})), ({counted} ({marks(limits)})),"  # noqa: S608 - ours
+        f" {Ends.query(organizations)}, (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
+    )
+
+
 def _off(cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> frozenset[str]:
     """Of all their switches, those that are off."""
     asked = _padded({to_bytes(subject) for one in settlings for subject in one.settlement.switches})
-    query = f"SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN ({marks(asked)})"  # noqa: S608 - marks
+    query = f"SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN ({marks(len(asked))})"  # noqa: S608 - marks
     return subjects_in(cursor.execute(query, asked).fetchone()[0])
 
 
@@ -224,10 +230,10 @@ def subjects_in(text: str | None) -> frozenset[str]:
     return frozenset(to_text(bytes.fromhex(one)) for one in text.split(",")[:-1]) if text else frozenset()
 
 
-def _padded(keys: Collection[bytes]) -> list[bytes]:
-    """With keys that nothing has, so that there are few statements to prepare, and the file's own cache holds them."""
+def _padded(keys: Collection[bytes]) -> list[bytearray | int]:
+    """With what no key is, so that there are few statements to prepare, and the connection's own cache holds them."""
     size = 1 << (len(keys) - 1).bit_length() if keys else 0
-    return [*keys, *[b""] * (size - len(keys))]
+    return [*map(bytearray, keys), *[0] * (size - len(keys))]
 
 
 def _fields(text: str | None) -> list[list[str]]:

@@ -183,7 +183,7 @@ class Worker:
         """
         try:
             cursor = self._open()
-            cursor.execute(self._begin)
+            cursor.executescript(self._begin)  # which hands over once, and `execute` five times
             run(cursor, works)
             for work in works:
                 if isinstance(work, Operation):
