@@ -17,4 +17,5 @@ def encode(value: Any) -> str:
         text = to_json(value).decode()
     except ValueError:
         return _ESCAPED(value)
-    return text if text.isascii() and text.isprintable() else _ESCAPED(value)
+    # Of ASCII, both escape the same, but for DEL, which this writer leaves as it is.
+    return text if text.isascii() and "\x7f" not in text else _ESCAPED(value)

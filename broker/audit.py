@@ -188,9 +188,10 @@ class Attempt:
 
     def record(self) -> Record:
         """What is kept: where several organizations are concerned, the first one's, with an excerpt for each other."""
-        fields, (mine, *others) = self._fields(), self.concerned
+        mine, *others = self.concerned
+        fields = self._fields(mine)
         own = f"{mine}/"
-        if any(not entry.startswith(own) for name in OF_SEVERAL for entry in fields.get(name, ())):
+        if [entry for name in OF_SEVERAL for entry in fields.get(name, ()) if not entry.startswith(own)]:
             # Owners are told the digest of what is withheld from them, and could try names until one fits.
             fields["nonce"] = secrets.token_hex(16)
         if not others:
@@ -245,14 +246,14 @@ class Attempt:
         looked_at = [one.publisher.organization for one in self.considered] if self.refusal is not None else ()
         return tuple(dict.fromkeys((self.concerns, *earned, *looked_at)))
 
-    def _fields(self) -> dict[str, Any]:
+    def _fields(self, organization: str) -> dict[str, Any]:
         fields: dict[str, Any] = {
             "version": RECORD_VERSION,
             "attempt": self.id,
             "at": _moment(self.started_at),
             "kind": self.kind,
             "decision": "refused" if self.refusal else "allowed",
-            "organization": self.concerns,
+            "organization": organization,
             "generation": self.generation,
             "issuer": self.issuer,
         }
@@ -272,7 +273,7 @@ class Attempt:
             fields["publishers"] = list(self.publishers)
         if self.grant is not None:
             fields |= {
-                "publishers": [publisher.id for publisher in self.grant.publishers],
+                "publishers": self.grant.publisher_ids,
                 "members": list(self.grant.members),
                 "projects": sorted(map(str, self.grant.projects)),
             }

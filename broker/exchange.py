@@ -45,12 +45,12 @@ class Rates:
 
     def limits(self, issuer: Issuer, identity: Identity, organizations: Iterable[str]) -> tuple[Limit, ...]:
         """What an exchange counts for."""
-        counted = [(f"mint {issuer.url} {getattr(identity, identity.source)}", self.per_repository)]
+        counted = [_a_minute(f"mint {issuer.url} {getattr(identity, identity.source)}", self.per_repository)]
         if self.per_organization:
-            counted += [(f"mint-organization {name}", self.per_organization) for name in organizations]
+            counted += [_a_minute(f"mint-organization {name}", self.per_organization) for name in organizations]
         if self.per_issuer:
-            counted.append((f"mint-issuer {issuer.url}", self.per_issuer))
-        return tuple(_a_minute(key, burst) for key, burst in counted)
+            counted.append(_a_minute(f"mint-issuer {issuer.url}", self.per_issuer))
+        return tuple(counted)
 
     def again(self, spend: str) -> Limit:
         """What it counts for where its identity token was exchanged before: whoever has a copy of that token could use
@@ -405,7 +405,7 @@ def read_request(body: bytes) -> MintRequest:
     request = parse_request(body)
     scope = read_scope(request.get("scope", "upload"))
     features = request.get("features", [])
-    if not isinstance(features, list) or any(feature not in FEATURES for feature in features):
+    if not isinstance(features, list) or [feature for feature in features if feature not in FEATURES]:
         raise refusals.UnsupportedFeature
     single = SINGLE_USE in features
     if single and MULTI_USE in features:
@@ -455,14 +455,16 @@ def note_token(attempt: Attempt, token: UploadToken, policies: Policies) -> None
     attempt.scope = token.scope
 
 
-def _earning(attempt: Attempt) -> list[str]:
-    return [publisher.id for publisher in attempt.grant.publishers] if attempt.grant else []
+def _earning(attempt: Attempt) -> tuple[str, ...]:
+    return attempt.grant.publisher_ids if attempt.grant else ()
 
 
 def _first_uses(attempt: Attempt, identity: Identity) -> tuple[Pin, ...]:
     publishers = attempt.grant.publishers if attempt.grant else ()
     return tuple(
-        Pin(publisher=publisher.id, field=field, value=value)
-        for publisher in publishers
-        for field, value in publisher.trust.pins_of(identity).items()
+        [
+            Pin(publisher=publisher.id, field=field, value=value)
+            for publisher in publishers
+            for field, value in publisher.trust.pins_of(identity).items()
+        ]
     )

@@ -140,7 +140,9 @@ class IssuerKeys:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _of(self, issuer: Issuer) -> _Cached:
-        return self._cached.setdefault(issuer.url, _Cached())
+        if (cached := self._cached.get(issuer.url)) is None:
+            cached = self._cached[issuer.url] = _Cached()
+        return cached
 
     def _age(self, cached: _Cached) -> float:
         return float("inf") if cached.key_set is None else self._clock() - cached.key_set.fetched_at

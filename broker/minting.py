@@ -51,6 +51,8 @@ class Narrowing:
 
     def as_claims(self) -> dict[str, Any]:
         """What of it was asked for, as an upload token carries it. The project is in `projects`, too."""
+        if self is NOT_NARROWED:
+            return {}
         told = {"project": self.project, "version": self.version, "sha256": list(self.sha256), "uses": self.uses}
         return {name: value for name, value in told.items() if value}
 
@@ -163,14 +165,14 @@ class Minter:
         claims = {
             "iss": self.issuer,
             "aud": self.audience,
-            "sub": grant.publishers[0].id,
+            "sub": grant.publisher_ids[0],
             "jti": secrets.token_hex(16),  # such as begins with "-" could not be said to `broker revoke token`
             "iat": issued_at,
             "nbf": issued_at,
             "exp": issued_at + lifetime_seconds,
             "scope": scope,
             "projects": sorted(map(str, narrowing.projects_of(grant))),
-            "publishers": [publisher.id for publisher in grant.publishers],
+            "publishers": grant.publisher_ids,
             "provider": provider,
             "identity": identity.as_claims(),
             **narrowing.as_claims(),

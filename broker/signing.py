@@ -18,7 +18,7 @@ A key that says nothing signs since ever. Of several such, the last in the order
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import json
 import re
@@ -61,6 +61,7 @@ _FIELD = re.compile(rb"([A-Za-z]+(?:-[A-Za-z]+)*):[ \t]*(\S.*)", re.DOTALL)
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 _FIELDS: Final = {b"Announced": "announced_at", b"Signs-From": "signs_from"}
 _NONE: Final = (None, SINCE_EVER)
+_TO_URL: Final = bytes.maketrans(b"+/", b"-_")
 _NO_KEY: Final = "it is no unencrypted private key in PEM form"
 
 
@@ -130,7 +131,10 @@ class SigningKeys:
 
     def signing_at(self, now: float) -> SigningKey:
         """The key that signs: the last that has begun. Where none has, the first one, for there is no other."""
-        return next((key for key in reversed(self.keys) if key.signs_from <= now), self.keys[0])
+        for key in reversed(self.keys):
+            if key.signs_from <= now:
+                return key
+        return self.keys[0]
 
     def find(self, key_id: object, now: float) -> SigningKey | None:
         """The key of that id, if it is still accepted."""
@@ -199,7 +203,7 @@ def moment(at: float) -> str:
 
 def base64url(data: bytes) -> str:
     """Without padding, as JOSE has it."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_TO_URL, b"=").decode()
 
 
 def _private(block: bytes) -> Ed25519PrivateKey:

@@ -17,7 +17,7 @@ bound no lifetime (ADR 0002).
 
 from __future__ import annotations
 
-import base64
+import binascii
 import functools
 import hashlib
 import json
@@ -51,8 +51,12 @@ ASYMMETRIC: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES25
 UUID: Final = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 """Ids compare to the letter, so one has one spelling (RFC 9562 section 4 writes them in lower case)."""
 
-_BASE64URL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_FROM_URL: Final = bytes.maketrans(b"-_+/=", b"+/...")
+"""To plain base64. What stands for those two there must not stand for them here, nor padding: both become what is none.
+"""
+_SEGMENTS: Final = 3
 _LONGEST_PADDING: Final = 2
+_NUMBER: Final = (int, float)
 _ALGORITHMS = {name: check for name, check in get_default_algorithms().items() if name in ASYMMETRIC}
 """Whatever an issuer's configuration says: with a shared secret, anyone who knows a public key could sign."""
 
@@ -79,13 +83,10 @@ class Claims:
     """What an issuer signed. Every reader refuses by the claim's name; none coerces."""
 
     values: Mapping[str, Any] = field(repr=False)
+    issued_at: float
+    """When the issuer says it was made, in epoch seconds."""
     expires_at: float
     fingerprint: str
-
-    @property
-    def issued_at(self) -> float:
-        """When the issuer says it was made, in epoch seconds."""
-        return _moment(self.values, "iat")
 
     @property
     def replayable_until(self) -> int:
@@ -99,10 +100,10 @@ class Claims:
             MissingClaim: it is absent, null or empty.
             InvalidClaim: it is of another type, too long, or has characters that cannot be printed.
         """
-        value = self.optional_text(name)
-        if value is None:
-            raise refusals.MissingClaim(f"the identity token has no claim {name!r}")
-        return value
+        value = self.values.get(name)
+        if isinstance(value, str) and 0 < len(value) <= LONGEST_CLAIM and value.isprintable():
+            return value
+        raise _no_text(name, value)
 
     def optional_text(self, name: str) -> str | None:
         """The same, or None where the claim is absent, null, or the empty string that providers send for "none".
@@ -111,15 +112,7 @@ class Claims:
             InvalidClaim: it is of another type, too long, or has characters that cannot be printed.
         """
         value = self.values.get(name)
-        if value is None or value == "":
-            return None
-        if not isinstance(value, str):
-            raise refusals.InvalidClaim(f"the claim {name!r} must be a string, and is {_kind(value)}")
-        if len(value) > LONGEST_CLAIM or not value.isprintable():
-            raise refusals.InvalidClaim(
-                f"the claim {name!r} is longer than {LONGEST_CLAIM} characters or not printable"
-            )
-        return value
+        return None if value is None or value == "" else self.text(name)
 
     def text_or_empty(self, name: str) -> str:
         """A claim that is always there, and may be the empty string.
@@ -138,10 +131,10 @@ class Claims:
         Raises:
             MissingClaim, InvalidClaim: as `text`; also where it is not of digits.
         """
-        value = self.text(name)
-        if not (value.isascii() and value.isdigit()):
-            raise refusals.InvalidClaim(f"the claim {name!r} must be a string of digits, and is {value!r}")
-        return value
+        value = self.values.get(name)
+        if isinstance(value, str) and len(value) <= LONGEST_CLAIM and value.isascii() and value.isdigit():
+            return value
+        raise refusals.InvalidClaim(f"the claim {name!r} must be a string of digits, and is {self.text(name)!r}")
 
     def uuid_text(self, name: str) -> str:
         """A claim that is an immutable id: a UUID in its one spelling, lower case with hyphens.
@@ -213,10 +206,9 @@ def _segments(text: str) -> list[bytes]:
     if len(text) <= LONGEST_TOKEN and text.isascii():
         whole = text.encode()
         unpadded = whole.rstrip(b"=")
-        if len(whole) - len(unpadded) <= _LONGEST_PADDING and unpadded.translate(None, _BASE64URL) == b"..":
-            segments = unpadded.split(b".")
-            if all(segments):
-                return segments
+        segments = unpadded.split(b".")
+        if len(whole) - len(unpadded) <= _LONGEST_PADDING and len(segments) == _SEGMENTS and all(segments):
+            return segments
     raise refusals.MalformedToken("a token is three base64url segments with dots between them")
 
 
@@ -267,7 +259,7 @@ def verify(
         raise refusals.TokenNotYetValid
     if not 0 < expires_at - issued_at <= longest_seconds:
         raise refusals.TokenLifetime(f"the token may live {longest_seconds} s, from 'iat' to 'exp'")
-    return Claims(values=claims, expires_at=expires_at, fingerprint=token.fingerprint)
+    return Claims(values=claims, issued_at=issued_at, expires_at=expires_at, fingerprint=token.fingerprint)
 
 
 def _check_signature(token: UnverifiedToken, key: jwt.PyJWK, algorithms: Sequence[str]) -> None:
@@ -285,7 +277,7 @@ def _check_signature(token: UnverifiedToken, key: jwt.PyJWK, algorithms: Sequenc
 
 def _decode(segment: bytes, name: str) -> bytes:
     try:
-        decoded = base64.urlsafe_b64decode(segment + b"==")  # more padding than is needed does no harm
+        decoded = binascii.a2b_base64(segment.translate(_FROM_URL) + b"=" * (-len(segment) % 4), strict_mode=True)
     except ValueError as error:
         raise refusals.MalformedToken(f"the token's {name} is not base64url") from error
     return decoded
@@ -336,9 +328,17 @@ def _moment(claims: Mapping[str, Any], name: str) -> float:
     value = claims.get(name)
     if value is None:
         raise refusals.MissingClaim(f"the identity token has no claim {name!r}")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1 << 40:
+    if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0 < value < 1 << 40:
         raise refusals.InvalidClaim(f"the claim {name!r} must be a number of seconds since 1970")
     return float(value)
+
+
+def _no_text(name: str, value: object) -> refusals.Refusal:
+    if value is None or value == "":
+        return refusals.MissingClaim(f"the identity token has no claim {name!r}")
+    if not isinstance(value, str):
+        return refusals.InvalidClaim(f"the claim {name!r} must be a string, and is {_kind(value)}")
+    return refusals.InvalidClaim(f"the claim {name!r} is longer than {LONGEST_CLAIM} characters or not printable")
 
 
 def _kind(value: object) -> str:

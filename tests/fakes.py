@@ -117,7 +117,7 @@ def verified(text: str, **changes: Any) -> Claims:
 
 def trusted(claims: Mapping[str, Any]) -> Claims:
     """Claims as `verify` would make them, of any size and type."""
-    return Claims(values=dict(claims), expires_at=NOW + 300.0, fingerprint="0" * 64)
+    return Claims(values=dict(claims), issued_at=NOW, expires_at=NOW + 300.0, fingerprint="0" * 64)
 
 
 def identity(kind: IssuerName = "github", /, *, url: str | None = None, without: str = "", **changes: Any) -> Identity:

@@ -43,6 +43,7 @@ class Grant:
     """Those that gave something, in a stable order; never empty."""
     given: tuple[frozenset[Projects], ...]
     """What each of them gave."""
+    publisher_ids: tuple[str, ...]
     members: tuple[str, ...]
     """'acme/alice', one for each organization that gave something."""
     organizations: tuple[str, ...]
@@ -103,13 +104,16 @@ def candidates(policies: Policies, identity: Identity) -> tuple[Publisher, ...]:
 
 def pinned_on_first_use(publishers: tuple[Publisher, ...]) -> tuple[str, ...]:
     """The publishers among them (ids) whose pins must be looked up before `consider`."""
-    return tuple(publisher.id for publisher in publishers if publisher.trust.pin is not None)
+    return tuple([publisher.id for publisher in publishers if publisher.trust.pin is not None])
 
 
 def consider(publishers: tuple[Publisher, ...], identity: Identity, pins: Pins) -> tuple[Considered, ...]:
     """Compares an identity with each candidate."""
     return tuple(
-        Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}))) for one in publishers
+        [
+            Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}) if pins else {}))
+            for one in publishers
+        ]
     )
 
 
@@ -166,15 +170,16 @@ def grant(
     if off:
         granted = _switched_on(granted, identity, off)
         members = {publisher.organization: members[publisher.organization] for publisher, _ in granted}
-    given = tuple(projects for _, projects in granted)
+    publishers, given = zip(*granted, strict=True)
     return Grant(
-        projects=frozenset().union(*given),
-        publishers=tuple(publisher for publisher, _ in granted),
+        projects=given[0].union(*given),
+        publishers=publishers,
         given=given,
-        members=tuple(f"{organization}/{member.name}" for organization, member in members.items()),
+        publisher_ids=tuple([publisher.id for publisher in publishers]),
+        members=tuple([f"{organization}/{member.name}" for organization, member in members.items()]),
         organizations=tuple(members),
         lifetime_seconds=min(
-            policies.default_lifetime_seconds, *(policies.organizations[name].lifetime_seconds for name in members)
+            [policies.default_lifetime_seconds, *[policies.organizations[name].lifetime_seconds for name in members]]
         ),
     )
 
@@ -200,7 +205,7 @@ def _switched_on(
 
 def _stop(publisher: Publisher, identity: Identity, off: frozenset[str]) -> str:
     """What of the publisher's is switched off first; "" where nothing is."""
-    return next((one for one in switches_of(identity.issuer, [publisher.id]) if one in off), "")
+    return next((one for one in switches_of(identity.issuer, (publisher.id,)) if one in off), "")
 
 
 def _off(subject: str) -> str:
@@ -223,7 +228,7 @@ def _standing(
     current = [one for one in fitting if not is_past(one.until, now)]
     if not current:
         raise refusals.PublisherExpired(f"the publisher {fitting[0].id!r} was declared until {fitting[0].until}")
-    active = tuple(one for one in current if not policies.organizations[one.organization].suspended)
+    active = tuple([one for one in current if not policies.organizations[one.organization].suspended])
     if not active:
         raise refusals.OrganizationSuspended(f"the organization {current[0].organization!r} is suspended")
     if scope == "read":  # while nothing is published, what there is may still be read (decision 30)
@@ -231,7 +236,7 @@ def _standing(
     frozen = {
         one.organization: freeze for one in active if (freeze := policies.organizations[one.organization].freeze(now))
     }
-    thawed = tuple(one for one in active if one.organization not in frozen)
+    thawed = tuple([one for one in active if one.organization not in frozen]) if frozen else active
     if not thawed:
         raise _frozen(*next(iter(frozen.items())))
     return thawed
@@ -263,16 +268,20 @@ def _is_owner(policies: Policies, considered: Considered, identity: Identity) ->
 
 def _member(organization: Organization, identity: Identity, now: float) -> Member:
     member = organization.member_by_id.get((identity.issuer, identity.actor_id))
-    who = f"the actor {identity.actor_name!r} ({identity.issuer} id {identity.actor_id})"
     if member is None:
-        raise refusals.UnknownActor(f"{who} is no member of {organization.name!r}")
+        raise refusals.UnknownActor(f"{_who(identity)} is no member of {organization.name!r}")
     if member.suspended:
-        raise refusals.MemberSuspended(f"{who} is suspended in {organization.name!r}")
+        raise refusals.MemberSuspended(f"{_who(identity)} is suspended in {organization.name!r}")
     if is_past(member.until, now):
-        raise refusals.MemberExpired(f"the membership of {who} in {organization.name!r} ended on {member.until}")
+        ended = f"in {organization.name!r} ended on {member.until}"
+        raise refusals.MemberExpired(f"the membership of {_who(identity)} {ended}")
     if identity.unattended and not member.machine:
-        raise refusals.MachineRequired(f"{who} ran unattended, and its member is not marked `machine: true`")
+        raise refusals.MachineRequired(f"{_who(identity)} ran unattended, and its member is not marked `machine: true`")
     return member
+
+
+def _who(identity: Identity) -> str:
+    return f"the actor {identity.actor_name!r} ({identity.issuer} id {identity.actor_id})"
 
 
 def rights(member: Member, publisher: Publisher, scope: Scope = "upload") -> frozenset[Projects]:

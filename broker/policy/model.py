@@ -112,7 +112,8 @@ class Organization:
 
     def freeze(self, now: float) -> Freeze | None:
         """The freeze in force at `now` (epoch seconds); of several, the one that ends last."""
-        return max((one for one in self.freezes if one.holds(now)), key=lambda one: one.ends, default=None)
+        holding = [one for one in self.freezes if one.holds(now)]
+        return max(holding, key=lambda one: one.ends) if holding else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,7 +50,7 @@ def rehearse(
     issuer: Issuer | None = None
     try:
         issuer = matching.find_issuer(policies, _url(claims))
-        values = Claims(values=claims, expires_at=now, fingerprint="")
+        values = Claims(values=claims, issued_at=now, expires_at=now, fingerprint="")
         identity = issuer.provider.read(values, issuer.name, issuer.url)
     except refusals.Refusal as refusal:
         return Rehearsal(scope=scope, issuer=issuer, refusal=refusal)

@@ -7,6 +7,7 @@ A subject is a text: 'everything', 'issuer github', 'organization acme', 'publis
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -34,23 +35,23 @@ SWITCHES: Final = (EVERYTHING, "issuer", "organization", "publisher")
 LONGEST_NAME: Final = 255
 
 
-def switches_of(issuer: str, publishers: Iterable[str]) -> tuple[str, ...]:
+@functools.lru_cache(maxsize=4096)
+def switches_of(issuer: str, publishers: tuple[str, ...]) -> tuple[str, ...]:
     """What an exchange depends on: each can be switched off.
 
     Args:
         issuer: Its name.
         publishers: Ids of those that earn the token; their organizations are subjects too.
     """
-    ids = tuple(publishers)
     return (
         EVERYTHING,
         f"issuer {issuer}",
-        *dict.fromkeys(f"organization {publisher.split('/')[0]}" for publisher in ids),
-        *(f"publisher {publisher}" for publisher in ids),
+        *dict.fromkeys(f"organization {publisher.split('/')[0]}" for publisher in publishers),
+        *(f"publisher {publisher}" for publisher in publishers),
     )
 
 
-def subjects_of(token_id: str, identity: Identity, publishers: Sequence[str]) -> tuple[str, ...]:
+def subjects_of(token_id: str, identity: Identity, publishers: tuple[str, ...]) -> tuple[str, ...]:
     """Whose token one is: by each it can be revoked.
 
     Those with an organization's name are for its owners: they reach what the token has of that organization alone.

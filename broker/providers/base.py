@@ -8,6 +8,7 @@ of a valid run. No rule lives anywhere else.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -96,6 +97,7 @@ class Rule:
     of: str
     kind: Kind
     agrees: Callable[[Any, Any], bool]
+    """Asked where the two are not equal: what is equal agrees, whatever is compared."""
     always: bool = False
     """Asks even where the policy leaves the field out: `agrees` then gets None."""
 
@@ -175,6 +177,8 @@ Refs = Annotated[
 ]
 
 
+_Reader = Callable[[Any], tuple[Any, ...]]
+
 Impossible = Mapping[str, frozenset[object]]
 """Field of identities -> values, of which no run has one in each."""
 
@@ -214,6 +218,12 @@ class Trust(BaseModel):
         return getattr(self, name)
 
     @classmethod
+    def readers(cls) -> tuple[_Reader, _Reader]:
+        """What gives `stated` of a publisher, and `told` of an identity, for all rules in their order."""
+        fields, ofs = [rule.field for rule in cls.rules], [rule.of for rule in cls.rules]
+        return operator.attrgetter(*fields), operator.attrgetter(*ofs)
+
+    @classmethod
     def unstated_ids(cls, fields: Mapping[str, Any]) -> tuple[str, ...]:
         """The immutable ids that a publisher's entry leaves out, asked of the file: whatever else is wrong there."""
         return tuple(rule.field for rule in cls.rules if rule.kind is Kind.ID and rule.field not in fields)
@@ -245,16 +255,17 @@ class Trust(BaseModel):
         # An issuer may have changed its kind since the upload token was minted that this identity comes from.
         if identity.issuer != self.issuer or not isinstance(identity, self.identity):
             return Mismatch(rule=_ISSUER, expected=_shown(self.issuer), actual=_shown(identity.issuer))
-        for rule in self.rules:
-            expected = self.stated(rule.field)
-            if expected is None and not rule.always:
+        all_stated, all_told = _readers_of(type(self))
+        for rule, stated, actual in zip(self.rules, all_stated(self), all_told(identity), strict=True):
+            expected = stated
+            if stated is None and not rule.always:
                 if rule.kind is not Kind.ID:
                     continue
                 # With neither id nor `pin`, a publisher does not load; one that is here all the same fits nobody.
                 expected = pins.get(rule.field) if self.pin else None
                 if expected is None and self.pin:
                     continue
-            if not rule.agrees(expected, actual := identity.told(rule.of)):
+            if expected != actual and not rule.agrees(expected, actual):
                 return Mismatch(rule=rule, expected=_shown(expected), actual=_shown(actual))
         return None
 
@@ -264,6 +275,12 @@ class Trust(BaseModel):
             return {}
         of = {rule.field: rule.of for rule in self.rules}
         return {name: identity.told(of[name]) for name in self.missing_ids()}
+
+
+@functools.lru_cache(maxsize=256)
+def _readers_of(kind: type[Trust]) -> tuple[_Reader, _Reader]:
+    """What gives, all at once, what a publisher states and what an identity tells for each rule of a kind."""
+    return kind.readers()
 
 
 _ISSUER = Rule("issuer", "issuer", Kind.NAME, exact)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -100,6 +100,12 @@ class GenericTrust(Trust):
     def stated(self, name: str) -> Any:
         """A field, or 'claims.ref' for what it binds the claim `ref` to."""
         return self.claims.get(_bare(name)) if name.startswith(_PREFIX) else getattr(self, name)
+
+    @classmethod
+    def readers(cls) -> tuple[Callable[[Any], tuple[Any, ...]], Callable[[Any], tuple[Any, ...]]]:
+        """As of any publisher; what stands in mappings has to be looked up."""
+        fields, ofs = [rule.field for rule in cls.rules], [rule.of for rule in cls.rules]
+        return (lambda trust: tuple(map(trust.stated, fields)), lambda identity: tuple(map(identity.told, ofs)))
 
     @classmethod
     def unstated_ids(cls, fields: Mapping[str, Any]) -> tuple[str, ...]:

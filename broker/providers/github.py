@@ -204,7 +204,8 @@ def _foreign(reference: str, repository: str) -> str | None:
 def _own(reference: str, repository: str) -> str | None:
     """'Acme/widgets/.github/workflows/a.yml@ref' -> 'a.yml@ref' for 'acme/widgets', None for any other repository."""
     name, path = reference[: len(repository)], reference[len(repository) :]
-    return path.removeprefix(_WORKFLOWS) if fold(name) == fold(repository) and path.startswith(_WORKFLOWS) else None
+    same_name = name == repository or fold(name) == fold(repository)
+    return path.removeprefix(_WORKFLOWS) if same_name and path.startswith(_WORKFLOWS) else None
 
 
 def example(changes: Mapping[str, object]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -28,6 +29,7 @@ from broker.refusals import Refusal
 from broker.sources import Sources, spread
 
 ATTEMPT_HEADER: Final = "Attempt-Id"
+_ATTEMPT_HEADER: Final = ATTEMPT_HEADER.lower().encode()
 
 BODY_SECONDS: Final = 5.0
 """For a body that `read_body` reads: a few kilobytes, which clients send at once."""
@@ -146,7 +148,7 @@ class Attempts:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], (ATTEMPT_HEADER.lower().encode(), attempt_id.encode())]
+                message["headers"] = [*message["headers"], (_ATTEMPT_HEADER, attempt_id.encode())]
                 if self.leaving.begun:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -220,7 +222,7 @@ def _unrouted(error: HTTPException) -> Refusal:
     return refusals.MethodNotAllowed() if is_of_the_method else refusals.NotFound()
 
 
-async def read_body(request: Request, most_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, most_bytes: int) -> bytes:
     """The body, if it is not too large; what was declared and what came are both counted.
 
     Raises:
@@ -228,21 +230,21 @@ async def read_body(request: Request, most_bytes: int) -> bytes:
         MalformedRequest: it did not come whole, or not in `BODY_SECONDS`.
     """
     try:
-        if WHOLE in request.scope:  # nothing to wait for: a clock would cost more than all else here
-            return await _collect(request, most_bytes)
-        if (declared_bytes(request) or 0) > most_bytes:
+        if WHOLE in scope:  # nothing to wait for: a clock would cost more than all else here
+            return await _collect(receive, most_bytes)
+        if (declared_bytes(Headers(scope=scope)) or 0) > most_bytes:
             raise refusals.RequestTooLarge
         async with asyncio.timeout(spread(BODY_SECONDS)):
-            return await _collect(request, most_bytes)
+            return await _collect(receive, most_bytes)
     except (ClientDisconnect, TimeoutError) as error:
         raise refusals.MalformedRequest(f"the body did not come whole in {BODY_SECONDS:.0f} s") from error
 
 
-async def _collect(request: Request, most_bytes: int) -> bytes:
+async def _collect(receive: Receive, most_bytes: int) -> bytes:
     body = bytearray()
     while True:
-        # What `request.stream()` does, without a generator to step in and out of for the one message that most have.
-        message = await request.receive()
+        # What `Request.stream()` does, without a generator to step in and out of for the one message that most have.
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         body += message.get("body", b"")
@@ -252,7 +254,7 @@ async def _collect(request: Request, most_bytes: int) -> bytes:
             return bytes(body)
 
 
-def declared_bytes(request: Request) -> int | None:
+def declared_bytes(headers: Headers) -> int | None:
     """What Content-Length says; None where it is absent or no plain number."""
-    declared = request.headers.get("content-length", "")
+    declared = headers.get("content-length", "")
     return int(declared) if re.fullmatch(r"[0-9]{1,18}", declared) else None

@@ -267,7 +267,7 @@ async def _form(request: Request) -> dict[str, str]:
     Raises:
         MalformedRequest: it is none, or a field stands twice (RFC 6749 section 3.2).
     """
-    body = await read_body(request, FORM_BYTES)
+    body = await read_body(request.scope, request.receive, FORM_BYTES)
     try:
         pairs = parse_qsl(
             body.decode("ascii"),

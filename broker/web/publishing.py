@@ -30,7 +30,7 @@ def routes(indexes: Sequence[Index]) -> list[Route]:
     """
 
     async def burn(request: Request) -> Response:
-        token = parse_request(await read_body(request, MINT_BODY_BYTES))["token"]
+        token = parse_request(await read_body(request.scope, request.receive, MINT_BODY_BYTES))["token"]
         for index in indexes:
             if await index.exchange.burn(token, request.scope["attempt"], request.scope["source"]):
                 break
@@ -95,7 +95,7 @@ class _Mint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def asked() -> MintRequest:
-            return read_request(await read_body(Request(scope, receive), MINT_BODY_BYTES))
+            return read_request(await read_body(scope, receive, MINT_BODY_BYTES))
 
         attempt = scope["attempt"]
         minted = await self.index.exchange.mint(asked(), attempt, scope["source"])

@@ -272,7 +272,7 @@ async def _fields(request: Request, *required: str, optional: Sequence[str] = ()
         InvalidBody, RequestTooLarge
     """
     try:
-        fields = json.loads(await read_body(request, BODY_BYTES))
+        fields = json.loads(await read_body(request.scope, request.receive, BODY_BYTES))
     except (ValueError, RecursionError) as error:
         raise refusals.InvalidBody("the body is not JSON") from error
     if not isinstance(fields, dict) or not {*required} <= fields.keys() <= {*required, *optional}:

@@ -51,7 +51,7 @@ def _upload(request: Request, body: AsyncIterator[bytes]) -> Upload:
     return Upload(
         authorization=headers.get("authorization"),
         content_type=headers.get("content-type", ""),
-        content_length=declared_bytes(request),
+        content_length=declared_bytes(request.headers),
         encoded=encoding != "identity" or "transfer-encoding" in headers,
         body=body,
         user_agent=headers.get("user-agent", ""),

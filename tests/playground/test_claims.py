@@ -59,7 +59,7 @@ def test_every_claim_has_the_json_type_that_the_provider_sends(issuer: IssuerNam
 @pytest.mark.parametrize("issuer", MAKERS)
 def test_the_provider_reads_an_identity_from_them(issuer: IssuerName) -> None:
     provider = PROVIDERS[issuer]
-    claims = Claims(values=MAKERS[issuer](), expires_at=0, fingerprint="")
+    claims = Claims(values=MAKERS[issuer](), issued_at=0, expires_at=0, fingerprint="")
     identity = provider.read(claims, issuer, provider.issuer or "")
     assert identity.issuer == issuer
     assert identity.actor_id == {"github": "1001", "gitlab": "77", "google": "112233445566778899"}[issuer]

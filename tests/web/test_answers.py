@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker import logs
@@ -129,7 +128,7 @@ async def test_a_body_is_bounded_whether_it_had_come_whole_or_not(whole: bool) -
             return next(waiting)
 
         scope: Scope = {"type": "http", "headers": []} | ({WHOLE: True} if whole else {})
-        return await read_body(Request(scope, receive), 4)
+        return await read_body(scope, receive, 4)
 
     assert await read(b"ab", b"cd") == b"abcd"
     with pytest.raises(RequestTooLarge):
