@@ -84,7 +84,7 @@ def create_app(
     """
     chosen = given or settings.load()
     if own_process:
-        logs.configure(chosen.log_level)
+        logs.configure(chosen.log_level, shared_output=chosen.workers > 1)
     policies = PoliciesInForce(
         chosen.policies,
         allow_loopback_issuers=chosen.allow_loopback_issuers,

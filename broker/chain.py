@@ -62,7 +62,12 @@ def digest(body: bytes) -> bytes:
 
 def link(before: str, digested: bytes) -> str:
     """The link at a record; hexadecimal, as the one before."""
-    return hashlib.sha256(bytes.fromhex(before) + digested).hexdigest()
+    return raw_link(bytes.fromhex(before), digested).hex()
+
+
+def raw_link(before: bytes, digested: bytes) -> bytes:
+    """The link at a record."""
+    return hashlib.sha256(before + digested).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

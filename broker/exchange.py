@@ -29,7 +29,6 @@ from broker.policy.subjects import left_of, subjects_of, switches_of
 from broker.providers import Identity
 from broker.sources import Sources
 from broker.state import Forgotten, Limit, OverLimit, Pin, Settled, Settlement, Spent, State, SwitchedOff
-from broker.tokens import Claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +203,23 @@ class Exchange:
         self.publish_record(attempt, record)
 
     async def _decide(self, request: Awaitable[MintRequest], attempt: Attempt) -> MintedToken:
+        proven = await self._prove(request, attempt)
+        # Switches are asked with the settlement, where they cost nothing, and none that was thrown is missed. Where one
+        # is off, whatever else earns the token stands for itself: nobody's switch stops another organization.
+        off: frozenset[str] = frozenset()
+        while True:
+            grant = await self._ask(
+                proven.policies, proven.identity, attempt, now=proven.now, scope=proven.scope, off=off
+            )
+            attempt.passed("gates")
+            minted = self._mint(proven, attempt, grant)
+            settled = await self._settle(proven, attempt, minted, off)
+            if not isinstance(settled, SwitchedOff):
+                return settled
+            off |= settled.off
+
+    async def _prove(self, request: Awaitable[MintRequest], attempt: Attempt) -> _Proven:
+        """Reads and verifies what the client shows."""
         asked = await request
         attempt.passed("body")
         if asked.scope not in self.scopes:
@@ -233,34 +249,32 @@ class Exchange:
         )
         attempt.passed("verify")
         attempt.identity = identity = issuer.provider.read(claims, issuer.name, issuer.url)
-        # Switches are asked with the settlement, where they cost nothing, and none that was thrown is missed. Where one
-        # is off, whatever else earns the token stands for itself: nobody's switch stops another organization.
-        off: frozenset[str] = frozenset()
-        while True:
-            grant = await self._ask(policies, identity, attempt, now=now, scope=asked.scope, off=off)
-            attempt.passed("gates")
-            minted = self._mint(asked, attempt, issuer, identity, grant, now=now)
-            settled = await self._settle(attempt, issuer, identity, claims, minted, now=now, off=off)
-            if not isinstance(settled, SwitchedOff):
-                return settled
-            off |= settled.off
-
-    def _mint(
-        self, asked: MintRequest, attempt: Attempt, issuer: Issuer, identity: Identity, grant: Grant, *, now: float
-    ) -> MintedToken:
-        minted = self._mints(asked.scope).mint(
-            grant,
-            identity,
-            issuer.provider.name,
-            now=now,
-            lifetime_seconds=grant.lifetime_seconds,
-            narrowing=asked.narrowing,
+        return _Proven(
             scope=asked.scope,
+            narrowing=asked.narrowing,
+            policies=policies,
+            now=now,
+            issuer=issuer,
+            identity=identity,
+            spend=f"{issuer.url} {claims.fingerprint}",
+            spend_until=claims.replayable_until,
+            issued_at=claims.issued_at,
+        )
+
+    def _mint(self, proven: _Proven, attempt: Attempt, grant: Grant) -> MintedToken:
+        minted = self._mints(proven.scope).mint(
+            grant,
+            proven.identity,
+            proven.issuer.provider.name,
+            now=proven.now,
+            lifetime_seconds=grant.lifetime_seconds,
+            narrowing=proven.narrowing,
+            scope=proven.scope,
         )
         attempt.passed("mint")
         attempt.token_id, attempt.expires_at = minted.id, minted.expires_at
-        attempt.narrowing = asked.narrowing
-        attempt.upstream = "devpi" if self._mints(asked.scope) is self.devpi else ""
+        attempt.narrowing = proven.narrowing
+        attempt.upstream = "devpi" if self._mints(proven.scope) is self.devpi else ""
         return minted
 
     def _mints(self, scope: Scope) -> Minter | DevpiTokens:
@@ -268,29 +282,20 @@ class Exchange:
         return self.devpi if self.devpi is not None and scope == "upload" else self.minter
 
     async def _settle(
-        self,
-        attempt: Attempt,
-        issuer: Issuer,
-        identity: Identity,
-        claims: Claims,
-        minted: MintedToken,
-        *,
-        now: float,
-        off: frozenset[str],
+        self, proven: _Proven, attempt: Attempt, minted: MintedToken, off: frozenset[str]
     ) -> MintedToken | SwitchedOff:
-        record = attempt.record()
-        spend = f"{issuer.url} {claims.fingerprint}"
+        record, organizations = attempt.record(), attempt.grant.organizations if attempt.grant else ()
         outcome = await self.state.settle(
             Settlement(
-                now=now,
-                limits=self.rates.limits(issuer, identity, attempt.grant.organizations if attempt.grant else ()),
-                again=self.rates.again(spend),
-                spend=spend,
-                spend_until=claims.replayable_until,
-                issued_at=claims.issued_at,
+                now=proven.now,
+                limits=self.rates.limits(proven.issuer, proven.identity, organizations),
+                again=self.rates.again(proven.spend),
+                spend=proven.spend,
+                spend_until=proven.spend_until,
+                issued_at=proven.issued_at,
                 receipt=minted.receipt,
-                pins=_first_uses(attempt, identity),
-                switches=switches_of(identity.issuer, _earning(attempt)),
+                pins=_first_uses(attempt, proven.identity),
+                switches=switches_of(proven.identity.issuer, _earning(attempt)),
                 record=record,
             )
         )
@@ -300,7 +305,7 @@ class Exchange:
                 self.publish_record(attempt, record)
                 return minted
             case Spent(receipt=receipt):
-                return await self._again(attempt, issuer, identity, receipt, now=now, off=off)
+                return await self._again(proven, attempt, receipt, off)
             case SwitchedOff():
                 attempt.token_id, attempt.expires_at = "", 0
                 return outcome
@@ -322,25 +327,16 @@ class Exchange:
                 attempt.token_id, attempt.expires_at = "", 0
                 raise refusals.IdentityChanged(f"the publisher {pin.publisher!r} was first used by another {pin.field}")
 
-    async def _again(
-        self,
-        attempt: Attempt,
-        issuer: Issuer,
-        identity: Identity,
-        receipt: str,
-        *,
-        now: float,
-        off: frozenset[str],
-    ) -> MintedToken:
+    async def _again(self, proven: _Proven, attempt: Attempt, receipt: str, off: frozenset[str]) -> MintedToken:
         """A second exchange of one identity token: refused, or the very same upload token, never another."""
         attempt.token_id, attempt.expires_at = "", 0
-        if issuer.replay == "strict" or not receipt:  # whose record is older than the retention
+        if proven.issuer.replay == "strict" or not receipt:  # whose record is older than the retention
             raise refusals.ReplayedToken
-        minted = self._mints(attempt.scope).repeat(receipt, now, attempt.narrowing, attempt.scope)
+        minted = self._mints(attempt.scope).repeat(receipt, proven.now, attempt.narrowing, attempt.scope)
         attempt.token_id, attempt.expires_at, attempt.repeated = minted.id, minted.expires_at, True
         publishers = _earning(attempt)
         objections = await self.state.objections(
-            minted.id, subjects_of(minted.id, identity, publishers), minted.issued_at
+            minted.id, subjects_of(minted.id, proven.identity, publishers), minted.issued_at
         )
         # Of a token of our own, both gates are asked again when it is used. devpi judges its own, and asks nobody: what
         # is gone in part is not given again.
@@ -385,6 +381,24 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Proven:
+    """What is left of a request once its identity token is verified. The token itself and its claims are not: dozens of
+    exchanges wait for state at once, and what they hold pushes everything else out of the processor's cache (ADR 11).
+    """
+
+    scope: Scope
+    narrowing: Narrowing
+    policies: Policies
+    now: float
+    issuer: Issuer
+    identity: Identity
+    spend: str
+    """As settlements have it, like the two below."""
+    spend_until: int
+    issued_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MintRequest:
     """What a client asks for."""
 
@@ -412,7 +426,7 @@ def read_request(body: bytes) -> MintRequest:
         raise refusals.UnsupportedFeature(f"{SINGLE_USE!r} and {MULTI_USE!r} exclude each other")
     if single and scope != "upload":
         raise refusals.UnsupportedFeature(f"{SINGLE_USE!r} is for uploads")
-    return MintRequest(token=request["token"], narrowing=Narrowing(uses=1 if single else 0), scope=scope)
+    return MintRequest(token=request["token"], narrowing=_ONCE if single else NOT_NARROWED, scope=scope)
 
 
 def read_scope(text: object) -> Scope:
@@ -441,6 +455,8 @@ def parse_request(body: bytes) -> dict[str, Any]:
         raise refusals.MalformedRequest
     return request
 
+
+_ONCE: Final = Narrowing(uses=1)
 
 SINGLE_USE: Final = "single-use-token"
 MULTI_USE: Final = "multi-use-token"

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from broker.refusals import StateUnavailable
@@ -29,10 +30,11 @@ class GivenUpError(Exception):
 class Operation:
     """Some work, and who waits for it."""
 
-    __slots__ = ("answer", "error", "given_up", "loop", "result", "turn", "work")
+    __slots__ = ("answer", "error", "given_up", "loop", "result", "settles", "turn", "work")
 
     def __init__(self, work: Work[Any], loop: asyncio.AbstractEventLoop) -> None:
-        self.work = work
+        self.work: Any = work
+        self.settles = isinstance(work, Settling)
         self.loop = loop
         self.answer: asyncio.Future[Any] = loop.create_future()
         self.result: Any = None
@@ -41,18 +43,6 @@ class Operation:
         self.given_up = False
         """Written by the event loop, read by the thread. A lock would not help: the COMMIT after the last look takes
         time, and the caller may give up in it."""
-
-    def __call__(self, cursor: sqlite3.Cursor) -> None:
-        self.result = self.work(cursor)
-
-    def check(self) -> None:
-        """Stops the transaction that this is in, where nobody waits for it any more.
-
-        Raises:
-            GivenUpError: so it is.
-        """
-        if self.given_up:
-            raise GivenUpError
 
     def expire(self) -> None:
         """Answers the caller that it took too long."""
@@ -100,24 +90,19 @@ class Turn:
             operation.expire()
 
 
-def run(cursor: sqlite3.Cursor, works: Sequence[Work[Any]]) -> None:
-    """Runs works in their order; settlements that are neighbours, together."""
-    for together, neighbours in itertools.groupby(works, key=_settles):
-        if together:
-            _settle([work for work in neighbours if isinstance(work, Operation)], cursor)
-        else:
-            for work in neighbours:
-                work(cursor)
+def run(operations: Sequence[Operation], cursor: sqlite3.Cursor) -> None:
+    """Does the work of operations in their order; settlements that are neighbours, together.
 
-
-def _settle(operations: Sequence[Operation], cursor: sqlite3.Cursor) -> None:
-    outcomes = settle(cursor, [operation.work for operation in operations if isinstance(operation.work, Settling)])
-    for operation, outcome in zip(operations, outcomes, strict=True):
-        operation.result = outcome
-
-
-def _settles(work: Work[Any]) -> bool:
-    return isinstance(work, Operation) and isinstance(work.work, Settling)
+    Raises:
+        GivenUpError: a caller gave up meanwhile.
+    """
+    for together, neighbours in itertools.groupby(operations, key=attrgetter("settles")):
+        some = list(neighbours)
+        results = settle(cursor, [one.work for one in some]) if together else [one.work(cursor) for one in some]
+        for operation, result in zip(some, results, strict=True):
+            operation.result = result
+    if [one for one in operations if one.given_up]:
+        raise GivenUpError
 
 
 def deliver(batch: Sequence[Operation]) -> None:

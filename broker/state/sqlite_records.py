@@ -48,59 +48,56 @@ class Row:
 class Ends:
     """The number of the last record of all, where the chains of some organizations end, and what is appended there."""
 
-    def __init__(self, last: int, heads: str | None) -> None:
-        """As `query` reads them."""
-        self._last = last
+    def __init__(self, last: str, heads: str) -> None:
+        """As `columns` reads them."""
+        self._last = int(last)
         fields = (item.split(" ") for item in heads.split(";")) if heads else ()
-        self._heads = {bytes.fromhex(name): (int(sequence), link.lower()) for name, sequence, link in fields}
+        self._heads = {bytes.fromhex(name): (int(sequence), bytes.fromhex(link)) for name, sequence, link in fields}
 
     @staticmethod
-    def query(organizations: int) -> str:
-        """Two columns of one row, for each row hands over; with a mark for each of so many organizations."""
-        heads = "hex(organization) || ' ' || sequence || ' ' || hex(link)"
+    def columns(organizations: int) -> tuple[str, str]:
+        """What `one_row` is to read, with a mark for each of so many organizations."""
+        last = "(SELECT seq FROM sqlite_sequence WHERE name = 'records')"
+        newest = "(SELECT max(id) FROM records)"  # should somebody have emptied the other
+        head = "hex(organization) || ' ' || sequence || ' ' || hex(link)"
         return (
-            "max(ifnull((SELECT seq FROM sqlite_sequence WHERE name = 'records'), 0),"  # noqa: S608 - ours
-            " ifnull((SELECT max(id) FROM records), 0)),"  # should somebody have emptied the other
-            f" (SELECT group_concat({heads}, ';') FROM heads WHERE organization IN ({marks(organizations)}))"
+            f"max(ifnull({last}, 0), ifnull({newest}, 0))",
+            f"(SELECT group_concat({head}, ';') FROM heads WHERE organization IN ({marks(organizations)}))",  # noqa: S608 - ours
         )
 
     def append(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> int:
         """Appends records, at least one, each linked to its organization's last; answers the number of the first."""
         ends, first = self._heads, self._last + 1
-        moved: dict[bytes, str] = {}
+        begun: dict[bytes, bytes] = {}
+        moved: dict[bytes, None] = {}
         values: list[tuple[Any, ...]] = []
-        for row in rows:
+        # AUTOINCREMENT's own count follows the numbers that are given; the write lock is held.
+        for number, row in enumerate(rows, first):
             organization = to_bytes(row.organization)
-            if organization not in moved:
-                moved[organization] = chain.genesis(row.organization)
-            sequence, link = ends.get(organization) or (0, moved[organization])
-            ends[organization] = sequence, link = sequence + 1, chain.link(link, row.digest)
-            # AUTOINCREMENT's own count follows the numbers that are given; the write lock is held.
-            self._last += 1
-            told = (self._last, row.at, organization, row.attempt, row.receipt, row.body, sequence, bytes.fromhex(link))
-            values.append(told)
+            if organization not in ends:
+                begun[organization] = genesis = bytes.fromhex(chain.genesis(row.organization))
+                ends[organization] = 0, genesis
+            sequence, link = ends[organization]
+            ends[organization] = sequence, link = sequence + 1, chain.raw_link(link, row.digest)
+            moved[organization] = None
+            values.append((number, row.at, organization, row.attempt, row.receipt, row.body, sequence, link))
+        self._last += len(rows)
         columns = "id, at, organization, attempt, receipt, body, sequence, link"
         insert(cursor, f"INSERT INTO records ({columns}) VALUES", values)
-        heads = [(name, *_end(ends[name]), 0, bytes.fromhex(genesis)) for name, genesis in moved.items()]
         insert(
             cursor,
             "INSERT INTO heads (organization, sequence, link, swept_sequence, swept_link) VALUES",
-            heads,
+            # Where nothing was swept, what was swept ends where the chain begins. Of a head that is there, it stays.
+            [(name, *ends[name], 0, begun.get(name, b"")) for name in moved],
             "ON CONFLICT DO UPDATE SET sequence = excluded.sequence, link = excluded.link",
         )
         return first
 
 
-def _end(end: tuple[int, str]) -> tuple[int, bytes]:
-    sequence, link = end
-    return sequence, bytes.fromhex(link)
-
-
 def append(cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
     """Appends records, at least one, each linked to its organization's last."""
     organizations = list({to_bytes(row.organization) for row in rows})
-    cursor.execute(f"SELECT {Ends.query(len(organizations))}", bound(organizations))
-    Ends(*cursor.fetchone()).append(cursor, rows)
+    Ends(*one_row(cursor, Ends.columns(len(organizations)), organizations)).append(cursor, rows)
 
 
 def newest(cursor: sqlite3.Cursor, most: int, organization: str | None) -> list[str]:
@@ -181,6 +178,22 @@ def sweep(cursor: sqlite3.Cursor, most: int, before: float) -> None:
         (end,),
     )
     cursor.execute("DELETE FROM records WHERE id < ?", (end,))
+
+
+def one_row(cursor: sqlite3.Cursor, columns: tuple[str, ...], values: Sequence[Any]) -> list[str]:
+    """Reads one row of numbers, and of texts without `|`, all as texts; what is NULL is empty.
+
+    As one column, for each row and each column of one hands over.
+    """
+    cursor.execute(_asking(columns), bound(values))
+    text: str = cursor.fetchone()[0]
+    return text.split("|")
+
+
+@lru_cache(maxsize=128)
+def _asking(columns: tuple[str, ...]) -> str:
+    joined = " || '|' || ".join(f"ifnull({column}, '')" for column in columns)
+    return f"SELECT {joined}"
 
 
 def insert(cursor: sqlite3.Cursor, statement: str, rows: Sequence[tuple[Any, ...]], otherwise: str = "") -> None:

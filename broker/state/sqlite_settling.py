@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from broker.state import Forgotten, Limit, Outcome, OverLimit, Pin, PinTaken, Settled, Settlement, Spent, SwitchedOff
 from broker.state.encoding import to_bytes, to_text
-from broker.state.sqlite_records import Ends, Row, bound, insert, marks
+from broker.state.sqlite_records import Ends, Row, bound, insert, marks, one_row
 
 
 class Settling:
@@ -74,13 +74,17 @@ class _Batch:
     def settle(self, one: Settling) -> Outcome:  # noqa: PLR0911 - one for each outcome
         """Decides one, after those before it."""
         one.note(one.now)
-        before = self._before(one)
+        known = one.spend in self._spent or one.spend in self._spends
+        before = self._before(one) if known else None
         if before is not None and before[0] == one.row.attempt:
             return Settled()
         if self._off and (off := self._off.intersection(one.settlement.switches)):
             return SwitchedOff(off=off)
-        if (over := self._count(one.limits if before is None else self._again(one), one.now)) is not None:
+        counted, over = room(one.limits if before is None else self._again(one), self._limits, one.now)
+        if over is not None:
             return over
+        self._limits.update(counted)
+        self._counted.update(counted)
         if before is not None:
             return Spent(receipt=to_text(before[1]))
         if one.settlement.issued_at < self._since:
@@ -122,13 +126,6 @@ class _Batch:
             self._cursor.execute("SELECT key, until FROM limits WHERE key = ?", (key,))
             self._limits.update(self._cursor.fetchall())
         return [(key, again)]
-
-    def _count(self, limits: Sequence[tuple[bytes, Limit]], now: float) -> OverLimit | None:
-        """Counts one for each limit; where one has no room, for none, and answers that one."""
-        counted, over = room(limits, self._limits, now)
-        self._limits.update(counted)
-        self._counted.update(counted)
-        return over
 
 
 def room(
@@ -188,25 +185,27 @@ def _known(
     where their records end; since when it remembers; and whether anything is switched off.
     """
     asked_spends, asked_limits, asked_ends = _padded(spends), _padded(limits), _padded(organizations)
-    query = _asking(len(asked_spends), len(asked_limits), len(asked_ends))
-    cursor.execute(query, [*asked_spends, *asked_limits, *asked_ends])
-    spent, counted, last, heads, since, any_off = cursor.fetchone()
+    columns = _columns(len(asked_spends), len(asked_limits), len(asked_ends))
+    spent, counted, since, any_off, *ends = one_row(cursor, columns, [*asked_spends, *asked_limits, *asked_ends])
     return (
         {bytes.fromhex(key): (int(until), int(record)) for key, until, record in _fields(spent)},
         {bytes.fromhex(key): int(until) for key, until in _fields(counted)},
-        Ends(last, heads),
-        since,
-        bool(any_off),
+        Ends(*ends),
+        int(since) if since else None,
+        any_off == "1",
     )
 
 
 @functools.lru_cache(maxsize=128)
-def _asking(spends: int, limits: int, organizations: int) -> str:
+def _columns(spends: int, limits: int, organizations: int) -> tuple[str, ...]:
     spent = "SELECT group_concat(hex(key) || ' ' || until || ' ' || record, ';') FROM spends WHERE key IN"
     counted = "SELECT group_concat(hex(key) || ' ' || until, ';') FROM limits WHERE key IN"
     return (
-        f"SELECT ({spent} ({marks(spends)})), ({counted} ({marks(limits)})),"  # noqa: S608 - ours
-        f" {Ends.query(organizations)}, (SELECT since FROM memory), EXISTS (SELECT 1 FROM switches)"
+        f"({spent} ({marks(spends)}))",
+        f"({counted} ({marks(limits)}))",
+        "(SELECT since FROM memory)",
+        "EXISTS (SELECT 1 FROM switches)",
+        *Ends.columns(organizations),
     )
 
 
@@ -214,7 +213,7 @@ def _off(cursor: sqlite3.Cursor, settlings: Sequence[Settling]) -> frozenset[str
     """Of all their switches, those that are off."""
     asked = _padded({to_bytes(subject) for one in settlings for subject in one.settlement.switches})
     query = f"SELECT group_concat(hex(subject) || ',', '') FROM switches WHERE subject IN ({marks(len(asked))})"  # noqa: S608 - marks
-    return subjects_in(cursor.execute(query, asked).fetchone()[0])
+    return subjects_in(cursor.execute(query, bound(asked)).fetchone()[0])
 
 
 def begin(cursor: sqlite3.Cursor, since: int) -> int:
@@ -230,13 +229,13 @@ def subjects_in(text: str | None) -> frozenset[str]:
     return frozenset(to_text(bytes.fromhex(one)) for one in text.split(",")[:-1]) if text else frozenset()
 
 
-def _padded(keys: Collection[bytes]) -> list[bytearray | int]:
+def _padded(keys: Collection[bytes]) -> list[bytes | int]:
     """With what no key is, so that there are few statements to prepare, and the connection's own cache holds them."""
     size = 1 << (len(keys) - 1).bit_length() if keys else 0
-    return [*map(bytearray, keys), *[0] * (size - len(keys))]
+    return [*keys, *[0] * (size - len(keys))]
 
 
-def _fields(text: str | None) -> list[list[str]]:
+def _fields(text: str) -> list[list[str]]:
     """'a 1;b 2' -> [['a', '1'], ['b', '2']]"""
     return [item.split(" ") for item in text.split(";")] if text else []
 

@@ -23,6 +23,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -128,7 +129,7 @@ class Worker:
             if going and self._chore is not None and self._chore.is_due():
                 # What goes wrong here goes wrong for the next operation too, which says so. A lock is not waited for.
                 with contextlib.suppress(sqlite3.Error, OSError):
-                    self._transact([self._chore])
+                    self._transact(self._chore)
         self._discard()
 
     def _take(self) -> tuple[list[Operation], bool]:
@@ -164,7 +165,7 @@ class Worker:
         until = time.monotonic() + DEADLINE_SECONDS
         while wanted := [operation for operation in batch if not operation.given_up]:
             try:
-                self._transact(wanted)
+                self._transact(partial(run, wanted))
             except GivenUpError:
                 continue
             except sqlite3.OperationalError as error:
@@ -175,8 +176,8 @@ class Worker:
             else:
                 return
 
-    def _transact(self, works: Sequence[Work[None]]) -> None:
-        """Runs all in one transaction, or none.
+    def _transact(self, work: Work[None]) -> None:
+        """Does some work in one transaction, or nothing of it.
 
         Raises:
             GivenUpError: a caller gave up meanwhile.
@@ -184,10 +185,7 @@ class Worker:
         try:
             cursor = self._open()
             cursor.executescript(self._begin)  # which hands over once, and `execute` five times
-            run(cursor, works)
-            for work in works:
-                if isinstance(work, Operation):
-                    work.check()
+            work(cursor)
             cursor.connection.commit()
         except BaseException as error:
             self._roll_back(error)
