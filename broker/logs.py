@@ -16,7 +16,6 @@ import structlog
 
 from broker.audit import Record
 
-
 ANY_NUMBER: Final = sys.maxsize
 
 

@@ -44,6 +44,7 @@ class Grant:
     given: tuple[frozenset[Projects], ...]
     """What each of them gave."""
     publisher_ids: tuple[str, ...]
+    """Theirs, in the same order."""
     members: tuple[str, ...]
     """'acme/alice', one for each organization that gave something."""
     organizations: tuple[str, ...]
@@ -110,10 +111,7 @@ def pinned_on_first_use(publishers: tuple[Publisher, ...]) -> tuple[str, ...]:
 def consider(publishers: tuple[Publisher, ...], identity: Identity, pins: Pins) -> tuple[Considered, ...]:
     """Compares an identity with each candidate."""
     return tuple(
-        [
-            Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}) if pins else {}))
-            for one in publishers
-        ]
+        [Considered(publisher=one, mismatch=one.trust.compare(identity, pins.get(one.id, {}))) for one in publishers]
     )
 
 

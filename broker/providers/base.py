@@ -177,7 +177,8 @@ Refs = Annotated[
 ]
 
 
-_Reader = Callable[[Any], tuple[Any, ...]]
+Reader = Callable[[Any], tuple[Any, ...]]
+"""Gives several fields of a thing at once."""
 
 Impossible = Mapping[str, frozenset[object]]
 """Field of identities -> values, of which no run has one in each."""
@@ -218,7 +219,7 @@ class Trust(BaseModel):
         return getattr(self, name)
 
     @classmethod
-    def readers(cls) -> tuple[_Reader, _Reader]:
+    def readers(cls) -> tuple[Reader, Reader]:
         """What gives `stated` of a publisher, and `told` of an identity, for all rules in their order."""
         fields, ofs = [rule.field for rule in cls.rules], [rule.of for rule in cls.rules]
         return operator.attrgetter(*fields), operator.attrgetter(*ofs)
@@ -278,7 +279,7 @@ class Trust(BaseModel):
 
 
 @functools.lru_cache(maxsize=256)
-def _readers_of(kind: type[Trust]) -> tuple[_Reader, _Reader]:
+def _readers_of(kind: type[Trust]) -> tuple[Reader, Reader]:
     """What gives, all at once, what a publisher states and what an identity tells for each rule of a kind."""
     return kind.readers()
 

@@ -12,14 +12,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, RootModel, create_model, field_validator, model_validator
 
 from broker.providers import examples
-from broker.providers.base import HUMAN, MACHINE, Declaration, Identity, Kind, Provider, Rule, Text, Trust, exact, fold
+from broker.providers.base import (
+    HUMAN,
+    MACHINE,
+    Declaration,
+    Identity,
+    Kind,
+    Provider,
+    Reader,
+    Rule,
+    Text,
+    Trust,
+    exact,
+    fold,
+)
 from broker.tokens import Claims
 
 MOST_CLAIMS: Final = 16
@@ -102,7 +115,7 @@ class GenericTrust(Trust):
         return self.claims.get(_bare(name)) if name.startswith(_PREFIX) else getattr(self, name)
 
     @classmethod
-    def readers(cls) -> tuple[Callable[[Any], tuple[Any, ...]], Callable[[Any], tuple[Any, ...]]]:
+    def readers(cls) -> tuple[Reader, Reader]:
         """As of any publisher; what stands in mappings has to be looked up."""
         fields, ofs = [rule.field for rule in cls.rules], [rule.of for rule in cls.rules]
         return (lambda trust: tuple(map(trust.stated, fields)), lambda identity: tuple(map(identity.told, ofs)))

@@ -192,8 +192,10 @@ class Worker:
             raise
 
     def _open(self) -> sqlite3.Cursor:
-        if self._cursor is not None and self._inode == _inode(self._path):
-            return self._cursor
+        cursor = self._cursor
+        # Nothing leaves a transaction open; and were one open, the script that begins another would commit it.
+        if cursor is not None and self._inode == _inode(self._path) and not cursor.connection.in_transaction:
+            return cursor
         self._discard()
         # The file may be replaced in the middle of this: what was opened is the one of that name only if the name stood
         # for the same before and after. Where there was none before, it is opened once more.

@@ -113,6 +113,15 @@ def test_every_rule_compares_fields_that_exist(kind: IssuerName) -> None:
 
 
 @every_kind
+def test_what_is_equal_agrees(kind: IssuerName) -> None:
+    """So rules are asked only where the two differ. What lists what may be is never equal to what is."""
+    for rule in MADE[kind].trust.rules:
+        stated, told = trust(kind).stated(rule.field), identity(kind).told(rule.of)
+        assert isinstance(stated, tuple) or rule.agrees(told, told)
+        assert not isinstance(told, tuple)
+
+
+@every_kind
 def test_publishers_are_found_by_their_one_name_without_case(kind: IssuerName) -> None:
     (name,) = [rule for rule in MADE[kind].trust.rules if rule.kind is Kind.NAME]
     assert name.of == MADE[kind].trust.identity.lookup

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -90,6 +91,21 @@ def test_a_connection_that_cannot_roll_back_is_not_used_again(tmp_path: Path) ->
     worker._roll_back(ValueError())
     assert broken.closed
     assert worker._connection is None
+
+
+def test_what_an_open_transaction_wrote_is_not_kept(tmp_path: Path) -> None:
+    def insert(cursor: sqlite3.Cursor, key: bytes = b"kept") -> None:
+        cursor.execute("INSERT INTO limits (key, until) VALUES (?, 1)", (key,))
+
+    worker = Worker(tmp_path / "a.db", file.connect, writes=True)
+    worker._transact(insert)
+    assert worker._cursor is not None
+    worker._cursor.execute("BEGIN IMMEDIATE")
+    insert(worker._cursor, b"left open")
+    worker._transact(partial(insert, key=b"kept too"))
+    worker._discard()
+    with contextlib.closing(file.connect(tmp_path / "a.db")) as connection:
+        assert connection.execute("SELECT key FROM limits ORDER BY key").fetchall() == [(b"kept",), (b"kept too",)]
 
 
 def test_a_file_that_is_gone_is_no_file(tmp_path: Path) -> None:
