@@ -286,6 +286,7 @@ class _Parts:
             if self.receivers_transport is not None:
                 await self.receivers_transport.aclose()
             await self.state.close()
+            logs.flush()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
 

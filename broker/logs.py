@@ -82,13 +82,14 @@ class _Lines:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._write()
+            self.write()
             return
         if loop is not self._promised:
             self._promised = loop
-            loop.call_soon(self._write)
+            loop.call_soon(self.write)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Writes what waits."""
         self._promised = None
         lines, self._waiting = self._waiting, []
         for start in range(0, len(lines), self.most):
@@ -102,6 +103,11 @@ _LINES: Final = _Lines()
 def attempt(record: Record) -> None:
     """Logs a stored record as it is: one line of JSON, ready for a log pipeline."""
     _LINES.log(f'{{"event":"attempt","level":"info","record":{record.body}}}\n')
+
+
+def flush() -> None:
+    """Writes what waits for the end of a turn: after the last one, nobody would."""
+    _LINES.write()
 
 
 def attempt_as_event(record: Record) -> None:

@@ -85,3 +85,15 @@ def test_a_loop_that_ended_before_it_wrote_takes_no_line_with_it() -> None:
         assert output.writes == []
         asyncio.run(turn("b"))
     assert output.writes == [["a", "b"]]
+
+
+def test_what_the_last_turn_logged_can_be_written_after_it() -> None:
+    gone = asyncio.new_event_loop()
+    gone.call_soon(log, "a")
+    gone.call_soon(gone.stop)
+    with redirect_stdout(Output()) as output:
+        gone.run_forever()
+        gone.close()
+        logs.flush()
+        logs.flush()
+    assert output.writes == [["a"]]
