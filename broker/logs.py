@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import select
 import sys
 from typing import Any, Final
 
@@ -92,9 +93,31 @@ class _Lines:
         """Writes what waits."""
         self._promised = None
         lines, self._waiting = self._waiting, []
+        failure: OSError | None = None
         for start in range(0, len(lines), self.most):
-            sys.stdout.write("".join(lines[start : start + self.most]))
-            sys.stdout.flush()
+            try:
+                _write_whole("".join(lines[start : start + self.most]))
+            except OSError as error:  # the next line may find room again
+                failure = error
+        if failure is not None:
+            raise failure
+
+
+def _write_whole(text: str) -> None:
+    """Writes all of a text that is ASCII: unbuffered, a signal can cut a long write short, and nothing would tell."""
+    output = getattr(sys.stdout, "buffer", None)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    sys.stdout.flush()
+    rest = memoryview(text.encode())
+    while rest:
+        taken = output.write(rest)
+        if taken is None:  # somebody made it non-blocking, and it is full
+            select.select([], [output], [])
+        else:
+            rest = rest[taken:]
+    output.flush()
 
 
 _LINES: Final = _Lines()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import json
 from contextlib import redirect_stdout
+from typing import Any
 
 import pytest
 
@@ -97,3 +99,52 @@ def test_what_the_last_turn_logged_can_be_written_after_it() -> None:
         logs.flush()
         logs.flush()
     assert output.writes == [["a"]]
+
+
+class Cut(io.RawIOBase):
+    """Takes what a signal, or a full pipe, lets it."""
+
+    def __init__(self, *takes: int | None) -> None:
+        super().__init__()
+        self.takes, self.taken = list(takes), b""
+
+    def writable(self) -> bool:
+        """It is for that."""
+        return True
+
+    def fileno(self) -> int:
+        """Of something that can always be written."""
+        return 2
+
+    def write(self, text: Any) -> int | None:
+        """Takes a part; None where it would have to wait."""
+        most = self.takes.pop(0) if self.takes else len(text)
+        if most is not None:
+            self.taken += bytes(text[:most])
+            return min(most, len(text))
+        return None
+
+
+def test_a_write_that_is_cut_short_goes_on() -> None:
+    """Unbuffered (`PYTHONUNBUFFERED`), a signal cuts it, and nothing would tell."""
+    raw = Cut(10, None, 7)
+    with redirect_stdout(io.TextIOWrapper(raw, write_through=True)):  # type: ignore[type-var]  # as -u has it
+        asyncio.run(turn("a", "b"))
+    told = [json.loads(line)["record"]["attempt"] for line in raw.taken.splitlines()]
+    assert told == ["a", "b"]
+
+
+def test_a_line_that_cannot_be_written_takes_no_other_with_it() -> None:
+    class Full(Output):
+        def write(self, text: str) -> int:
+            if '"b"' in text:
+                raise OSError(errno.ENOSPC, "no space")
+            return super().write(text)
+
+    logs.configure("info", shared_output=True)
+    for name in ("a", "b", "c"):
+        logs._LINES._waiting.append(f'{{"record":{{"attempt":"{name}"}}}}\n')
+    with redirect_stdout(Full()) as output, pytest.raises(OSError, match="no space"):
+        logs.flush()
+    assert output.writes == [["a"], ["c"]]
+    logs.configure("info")

@@ -610,6 +610,9 @@ def test_text_that_cannot_be_printed_is_refused(text: str) -> None:
 
 def test_a_text_claim_has_a_length() -> None:
     assert trusted({"x": "a" * LONGEST_CLAIM}).text("x") == "a" * LONGEST_CLAIM
+    assert trusted({"x": "7" * LONGEST_CLAIM}).number_text("x") == "7" * LONGEST_CLAIM
+    assert trusted({"x": "a"}).text("x") == "a"
+    assert outcome(lambda: trusted({"x": "7" * (LONGEST_CLAIM + 1)}).number_text("x")) == "invalid-claim"
     for length in (LONGEST_CLAIM + 1, 1_000_000):
         with refused("invalid-claim") as caught:
             trusted({"x": "a" * length}).text("x")

@@ -97,7 +97,7 @@ class Rule:
     of: str
     kind: Kind
     agrees: Callable[[Any, Any], bool]
-    """Asked where the two are not equal: what is equal agrees, whatever is compared."""
+    """Asked where the two are not equal, and always of flags: any other text that is equal agrees."""
     always: bool = False
     """Asks even where the policy leaves the field out: `agrees` then gets None."""
 
@@ -177,8 +177,7 @@ Refs = Annotated[
 ]
 
 
-Reader = Callable[[Any], tuple[Any, ...]]
-"""Gives several fields of a thing at once."""
+_Reader = Callable[[Any], tuple[Any, ...]]
 
 Impossible = Mapping[str, frozenset[object]]
 """Field of identities -> values, of which no run has one in each."""
@@ -217,12 +216,6 @@ class Trust(BaseModel):
     def stated(self, name: str) -> Any:
         """What it pins in the field that a rule names; None where a policy leaves it out."""
         return getattr(self, name)
-
-    @classmethod
-    def readers(cls) -> tuple[Reader, Reader]:
-        """What gives `stated` of a publisher, and `told` of an identity, for all rules in their order."""
-        fields, ofs = [rule.field for rule in cls.rules], [rule.of for rule in cls.rules]
-        return operator.attrgetter(*fields), operator.attrgetter(*ofs)
 
     @classmethod
     def unstated_ids(cls, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -266,7 +259,8 @@ class Trust(BaseModel):
                 expected = pins.get(rule.field) if self.pin else None
                 if expected is None and self.pin:
                     continue
-            if expected != actual and not rule.agrees(expected, actual):
+            # What is equal agrees, but for flags: 1 equals True.
+            if (expected != actual or isinstance(expected, bool)) and not rule.agrees(expected, actual):
                 return Mismatch(rule=rule, expected=_shown(expected), actual=_shown(actual))
         return None
 
@@ -279,9 +273,18 @@ class Trust(BaseModel):
 
 
 @functools.lru_cache(maxsize=256)
-def _readers_of(kind: type[Trust]) -> tuple[Reader, Reader]:
-    """What gives, all at once, what a publisher states and what an identity tells for each rule of a kind."""
-    return kind.readers()
+def _readers_of(kind: type[Trust]) -> tuple[_Reader, _Reader]:
+    """What gives `stated` of a publisher, and `told` of an identity, for all rules of a kind in their order."""
+    fields, ofs = [rule.field for rule in kind.rules], [rule.of for rule in kind.rules]
+    identity = kind.identity
+    return (
+        operator.attrgetter(*fields)
+        if kind.stated is Trust.stated and len(fields) > 1
+        else lambda publisher: tuple(map(publisher.stated, fields)),
+        operator.attrgetter(*ofs)
+        if identity.told is Identity.told and len(ofs) > 1
+        else lambda run: tuple(map(run.told, ofs)),
+    )
 
 
 _ISSUER = Rule("issuer", "issuer", Kind.NAME, exact)

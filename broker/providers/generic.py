@@ -26,7 +26,6 @@ from broker.providers.base import (
     Identity,
     Kind,
     Provider,
-    Reader,
     Rule,
     Text,
     Trust,
@@ -113,12 +112,6 @@ class GenericTrust(Trust):
     def stated(self, name: str) -> Any:
         """A field, or 'claims.ref' for what it binds the claim `ref` to."""
         return self.claims.get(_bare(name)) if name.startswith(_PREFIX) else getattr(self, name)
-
-    @classmethod
-    def readers(cls) -> tuple[Reader, Reader]:
-        """As of any publisher; what stands in mappings has to be looked up."""
-        fields, ofs = [rule.field for rule in cls.rules], [rule.of for rule in cls.rules]
-        return (lambda trust: tuple(map(trust.stated, fields)), lambda identity: tuple(map(identity.told, ofs)))
 
     @classmethod
     def unstated_ids(cls, fields: Mapping[str, Any]) -> tuple[str, ...]:

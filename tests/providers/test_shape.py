@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -119,6 +119,28 @@ def test_what_is_equal_agrees(kind: IssuerName) -> None:
         stated, told = trust(kind).stated(rule.field), identity(kind).told(rule.of)
         assert isinstance(stated, tuple) or rule.agrees(told, told)
         assert not isinstance(told, tuple)
+
+
+def test_a_kind_with_one_rule_or_ways_of_its_own_is_compared_by_them() -> None:
+    class Named(GitHubTrust):
+        rules: ClassVar[tuple[Rule, ...]] = (Rule("repository", "repository", Kind.NAME, folded),)
+
+    class Own(GitHubTrust):
+        def stated(self, name: str) -> Any:
+            """Nobody is meant."""
+            return super().stated(name) if name != "workflow" else "another.yml"
+
+    told = trust("github").model_dump(exclude={"refs"})
+    assert Named(**told).compare(identity(), {}) is None
+    assert str(Named(**{**told, "repository": "acme-corp/x"}).compare(identity(), {})).endswith("'acme-corp/x'")
+    assert str(Own(**told).compare(identity(), {})) == "workflow is 'release.yml', expected 'another.yml'"
+
+
+def test_a_flag_is_no_number() -> None:
+    """1 equals True."""
+    one: Any = {"ref_protected": 1}
+    run = dataclasses.replace(identity(), **one)
+    assert str(trust(ref_protected=True).compare(run, {})) == "ref_protected is '1', expected true"
 
 
 @every_kind
