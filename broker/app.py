@@ -286,9 +286,10 @@ class _Parts:
             if self.receivers_transport is not None:
                 await self.receivers_transport.aclose()
             await self.state.close()
-            logs.flush()
             if self.traces is not None:
                 await asyncio.to_thread(self.traces.close)
+            with contextlib.suppress(OSError):  # a full disk: there is nobody left to tell
+                logs.flush()
 
     def _warn(self) -> None:
         """Tells what is probably not meant, and no reason not to serve."""

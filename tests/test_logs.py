@@ -77,25 +77,26 @@ def test_a_line_is_written_at_once_where_no_event_loop_runs() -> None:
     assert output.writes == [["a"], ["b"]]
 
 
-def test_a_loop_that_ended_before_it_wrote_takes_no_line_with_it() -> None:
+def log_in_a_last_turn(name: str) -> None:
+    """Logs an attempt in an event loop that ends before it wrote."""
     gone = asyncio.new_event_loop()
-    gone.call_soon(log, "a")
+    gone.call_soon(log, name)
     gone.call_soon(gone.stop)
+    gone.run_forever()
+    gone.close()
+
+
+def test_a_loop_that_ended_before_it_wrote_takes_no_line_with_it() -> None:
     with redirect_stdout(Output()) as output:
-        gone.run_forever()
-        gone.close()
+        log_in_a_last_turn("a")
         assert output.writes == []
         asyncio.run(turn("b"))
     assert output.writes == [["a", "b"]]
 
 
 def test_what_the_last_turn_logged_can_be_written_after_it() -> None:
-    gone = asyncio.new_event_loop()
-    gone.call_soon(log, "a")
-    gone.call_soon(gone.stop)
     with redirect_stdout(Output()) as output:
-        gone.run_forever()
-        gone.close()
+        log_in_a_last_turn("a")
         logs.flush()
         logs.flush()
     assert output.writes == [["a"]]
